@@ -1,0 +1,235 @@
+"""The Buffer: the plant's durable log. Whoever needs entries follows it with a Cursor."""
+
+import asyncio
+import logging
+import sqlite3
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from appliance.buffer.store import Store
+from appliance.contract.reading import Reading, Stream
+from appliance.supervisor import supervise
+
+log = logging.getLogger(__name__)
+
+TAIL_ENTRIES_MAX = 50_000
+"""Newest entries kept in memory for each stream, so that followers who keep up never read the file."""
+GROUP_ENTRIES_MAX = 5_000
+"""Entries that one transaction takes, as long as single appends are not larger."""
+WAITING_ENTRIES_MAX = 50_000
+"""Entries that may wait for their commit; beyond it, append waits before it accepts."""
+RETRY_S = 1.0
+
+
+class Batch(NamedTuple):
+    """Consecutive entries of a stream; `first` is the number of the first one."""
+
+    first: int
+    entries: tuple[Reading, ...]
+
+    @property
+    def last(self) -> int:
+        return self.first + len(self.entries) - 1
+
+
+class Move(NamedTuple):
+    """A cursor's step in the same transaction as an append; a state of None leaves the cursor's state as it is."""
+
+    cursor: "Cursor"
+    seq: int
+    state: str | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Write:
+    """One caller's wish: entries to append, cursors to move, and the promise to answer."""
+
+    stream: Stream
+    entries: Sequence[Reading]
+    moves: Sequence[Move]
+    done: asyncio.Future[int]
+
+
+@dataclass(slots=True)
+class _Tail:
+    """The newest entries of one stream in memory."""
+
+    last: int
+    entries: deque[Reading] = field(default_factory=deque)
+
+    @property
+    def first(self) -> int:
+        return self.last - len(self.entries) + 1
+
+    def extend(self, entries: Sequence[Reading]) -> None:
+        self.entries.extend(entries)
+        self.last += len(entries)
+        for _ in range(len(self.entries) - TAIL_ENTRIES_MAX):
+            self.entries.popleft()
+
+    def after(self, seq: int, limit: int) -> tuple[Reading, ...]:
+        waiting, start = max(0, self.last - seq), seq + 1 - self.first
+        if waiting > start + limit:
+            return tuple(islice(self.entries, start, start + limit))
+        newest = list(islice(reversed(self.entries), waiting))  # A deque is walked from its nearer end.
+        newest.reverse()
+        return tuple(newest[:limit])
+
+
+class Buffer:
+    """Appends are grouped, one transaction each; an append returns when its entries are on disk."""
+
+    def __init__(self, store: Store, plant: str, lasts: dict[Stream, int]) -> None:
+        self.plant, self.epoch = plant, store.epoch
+        self._store = store
+        self._tails = {stream: _Tail(last) for stream, last in lasts.items()}
+        self._waiting: deque[_Write] = deque()
+        self._waiting_entries = 0
+        self._wanted = asyncio.Event()
+        self._settled = asyncio.Event()
+        self.commits = 0
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, path: Path, plant: str) -> AsyncIterator[Self]:
+        """Open the log of a plant, creating it when absent, and keep its writer running; raises `StoreError`."""
+        async with Store.open(path, plant) as store:
+            buffer = cls(store, plant, {stream: await store.last(stream) for stream in Stream})
+            async with supervise() as parts:
+                parts.start("buffer", buffer._write_groups)
+                yield buffer
+
+    async def append(
+        self, entries: Sequence[Reading], stream: Stream = Stream.READINGS, moves: Sequence[Move] = ()
+    ) -> int:
+        """Make entries durable, and the cursors' moves with them; gives the number of the first.
+
+        Waits while the disk is full or too much is waiting: whoever produces feels it, and nothing is dropped.
+        """
+        while self._waiting_entries > WAITING_ENTRIES_MAX:
+            await self._settled.wait()
+        wish = _Write(stream, entries, moves, asyncio.get_running_loop().create_future())
+        self._waiting.append(wish)
+        self._waiting_entries += len(entries)
+        self._wanted.set()
+        return await wish.done
+
+    async def cursor(self, name: str, stream: Stream = Stream.READINGS) -> "Cursor":
+        """The named follower's cursor, where it stood when it last moved."""
+        stored = await self._store.cursor(name, stream)
+        return Cursor(self, name, stream, stored.seq, stored.state)
+
+    def last(self, stream: Stream = Stream.READINGS) -> int:
+        """The number of the newest entry; 0 when there has been none."""
+        return self._tails[stream].last
+
+    async def read(self, stream: Stream, after: int, limit: int) -> Batch:
+        """Up to `limit` entries after the number `after`, from memory where they still are; may be empty."""
+        tail = self._tails[stream]
+        if after + 1 >= tail.first:
+            return Batch(after + 1, tail.after(after, limit))
+        return Batch(after + 1, tuple(await self._store.read(stream, after, limit)))
+
+    async def latest(self) -> dict[str, int]:
+        """The newest source time of each topic in the log, so that a connector can tell old values from new ones."""
+        return await self._store.latest()
+
+    async def grown(self, stream: Stream, beyond: int) -> None:
+        """Wait until the stream has an entry after the number `beyond`."""
+        while self._tails[stream].last <= beyond:
+            await self._settled.wait()
+
+    async def _write_groups(self) -> None:
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            while self._waiting:
+                await self._commit(self._group())
+
+    def _group(self) -> list[_Write]:
+        """The wishes of the next transaction. They stay in the queue until it is committed."""
+        group: list[_Write] = []
+        entries = 0
+        for wish in self._waiting:
+            entries += len(wish.entries)
+            if group and entries > GROUP_ENTRIES_MAX:
+                break
+            group.append(wish)
+        return group
+
+    async def _commit(self, group: list[_Write]) -> None:
+        firsts: dict[Stream, int] = {stream: tail.last + 1 for stream, tail in self._tails.items()}
+        runs: dict[Stream, list[Reading]] = {stream: [] for stream in Stream}
+        for wish in group:
+            runs[wish.stream].extend(wish.entries)
+        await self._write_until_done(
+            [(stream, firsts[stream], entries) for stream, entries in runs.items() if entries],
+            [(move.cursor.name, move.cursor.stream, move.seq, move.state) for wish in group for move in wish.moves],
+        )
+        self.commits += 1
+        for stream, entries in runs.items():
+            self._tails[stream].extend(entries)
+        for wish in group:
+            self._waiting.popleft()
+            self._waiting_entries -= len(wish.entries)
+            if not wish.done.done():  # Its caller may have been cancelled; the entries stand all the same.
+                wish.done.set_result(firsts[wish.stream])
+            firsts[wish.stream] += len(wish.entries)
+        settled, self._settled = self._settled, asyncio.Event()
+        settled.set()
+
+    async def _write_until_done(
+        self,
+        appended: list[tuple[Stream, int, list[Reading]]],
+        moved: list[tuple[str, Stream, int, str | None]],
+    ) -> None:
+        failures = 0
+        while True:
+            try:
+                await self._store.write(appended, moved)
+            except sqlite3.OperationalError as error:
+                # The disk is full, or failing: nobody has been answered, so waiting loses nothing.
+                failures += 1
+                if failures == 1:
+                    log.error("buffer: cannot write (%s); producers wait, trying again each %.0f s", error, RETRY_S)
+                await asyncio.sleep(RETRY_S)
+                if appended and await self._store.last(appended[0][0]) >= appended[0][1]:
+                    return  # The failed commit had gone through after all.
+            else:
+                if failures:
+                    log.info("buffer: writing again after %d failures, nothing lost", failures)
+                return
+
+
+class Cursor:
+    """Where one named follower stands in one stream of the Buffer, with the small state it carries along."""
+
+    def __init__(self, buffer: Buffer, name: str, stream: Stream, seq: int, state: str) -> None:
+        self._buffer = buffer
+        self.name, self.stream, self.seq, self.state = name, stream, seq, state
+
+    @property
+    def behind(self) -> int:
+        """Entries that wait for this follower."""
+        return self._buffer.last(self.stream) - self.seq
+
+    async def batch(self, limit: int = 1000) -> Batch:
+        """The entries after `seq`, at least one; waits until there are some. The cursor does not move."""
+        await self._buffer.grown(self.stream, self.seq)
+        return await self._buffer.read(self.stream, self.seq, limit)
+
+    async def advance(self, seq: int, state: str | None = None) -> None:
+        """Move on to `seq`, durably, with the follower's state when it is given."""
+        await self._buffer.append((), self.stream, (self.moved(seq, state),))
+
+    def moved(self, seq: int, state: str | None = None) -> Move:
+        """The cursor at its new place, as a Move to be committed with an append."""
+        self.seq = seq
+        if state is not None:
+            self.state = state
+        return Move(self, seq, state)

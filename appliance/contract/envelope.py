@@ -1,0 +1,153 @@
+"""An Envelope: consecutive entries of one stream of one plant's log as they cross the wire."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Self
+
+import google_crc32c
+import zstandard
+
+from appliance.contract.columns import ColumnsError, dumps, from_columns, to_columns
+from appliance.contract.reading import Reading, Stream, message_id
+
+SCHEMA = "plantward.envelope/1"
+CODEC = "json-columns+zstd"
+ENTRIES_MAX = 5_000
+BODY_BYTES_MAX = 200_000
+OPENED_BYTES_MAX = 64 * 1024 * 1024
+_LEVEL = 3
+
+
+class Lane(StrEnum):
+    """The order of sending; it changes nothing in an envelope."""
+
+    EVENTS = "events"
+    LIVE = "live"
+    BACKLOG = "backlog"
+
+
+class EnvelopeError(ValueError):
+    """A body that cannot be opened: `reason` is a short code for dead letters, the text says more."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"envelope: {reason}: {detail}")
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """Entries `first` to `first + count - 1` of `(plant, epoch, stream)`."""
+
+    plant: str
+    epoch: int
+    stream: Stream
+    first: int
+    entries: tuple[Reading, ...]
+
+    @property
+    def last(self) -> int:
+        return self.first + len(self.entries) - 1
+
+    def message_id(self, position: int) -> str:
+        """The message id of the entry at this position, counted from 0."""
+        return message_id(self.plant, self.epoch, self.stream, self.first + position)
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """An envelope as bytes, with what the cloud needs to account for it unopened."""
+
+    plant: str
+    epoch: int
+    stream: Stream
+    first: int
+    count: int
+    crc32c: int
+    body: bytes
+
+    def properties(self, lane: Lane) -> dict[str, str | int]:
+        """The application properties of the Event Hubs event."""
+        return {
+            "schema": SCHEMA,
+            "plant": self.plant,
+            "epoch": self.epoch,
+            "stream": str(self.stream),
+            "first": self.first,
+            "count": self.count,
+            "lane": str(lane),
+            "codec": CODEC,
+            "crc32c": self.crc32c,
+        }
+
+    @property
+    def partition_key(self) -> str:
+        return f"{self.plant}/{self.stream}"
+
+    @classmethod
+    def from_wire(cls, properties: Mapping[str, Any], body: bytes) -> Self:
+        """Read the application properties (text may come as bytes); raises `EnvelopeError`."""
+        plain = {_text(key): _text(value) for key, value in properties.items()}
+        if plain.get("schema") != SCHEMA:
+            raise EnvelopeError("unknown-schema", f"schema is {plain.get('schema')!r}, {SCHEMA!r} is known")
+        if plain.get("codec") != CODEC:
+            raise EnvelopeError("unknown-codec", f"codec is {plain.get('codec')!r}, {CODEC!r} is known")
+        try:
+            return cls(
+                plant=str(plain["plant"]),
+                epoch=int(plain["epoch"]),
+                stream=Stream(plain["stream"]),
+                first=int(plain["first"]),
+                count=int(plain["count"]),
+                crc32c=int(plain["crc32c"]),
+                body=bytes(body),
+            )
+        except (KeyError, ValueError, TypeError) as error:
+            raise EnvelopeError("bad-properties", repr(error)) from error
+
+
+def seal(envelope: Envelope) -> Sealed:
+    """Pack an envelope of 1 to `ENTRIES_MAX` entries."""
+    count = len(envelope.entries)
+    assert 0 < count <= ENTRIES_MAX, f"an envelope holds 1 to {ENTRIES_MAX} entries, not {count}"
+    head = {"plant": envelope.plant, "epoch": envelope.epoch, "stream": str(envelope.stream), "first": envelope.first}
+    body = zstandard.compress(dumps({**head, **to_columns(envelope.entries)}), _LEVEL)
+    crc = google_crc32c.value(body)
+    return Sealed(envelope.plant, envelope.epoch, envelope.stream, envelope.first, count, crc, body)
+
+
+def open_sealed(sealed: Sealed) -> Envelope:
+    """Unpack; raises `EnvelopeError` for anything but exactly what was sealed."""
+    if google_crc32c.value(sealed.body) != sealed.crc32c:
+        raise EnvelopeError("bad-checksum", f"CRC-32C of {len(sealed.body)} bytes is not {sealed.crc32c}")
+    try:
+        text = zstandard.ZstdDecompressor().decompress(sealed.body, max_output_size=OPENED_BYTES_MAX)
+        columns = json.loads(text)
+        head = (columns["plant"], columns["epoch"], columns["stream"], columns["first"], columns["count"])
+        if head != (sealed.plant, sealed.epoch, sealed.stream, sealed.first, sealed.count):
+            raise EnvelopeError("bad-properties", f"the body says {head}, the properties say otherwise")
+        entries = from_columns(columns)
+    except (zstandard.ZstdError, ColumnsError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, EnvelopeError):
+            raise
+        raise EnvelopeError("bad-body", repr(error)) from error
+    return Envelope(sealed.plant, sealed.epoch, sealed.stream, sealed.first, tuple(entries))
+
+
+def envelopes(plant: str, epoch: int, stream: Stream, first: int, entries: Sequence[Reading]) -> list[Sealed]:
+    """Seal entries of any number, in envelopes that respect both bounds."""
+    sealed: list[Sealed] = []
+    step = ENTRIES_MAX
+    while entries:
+        part = seal(Envelope(plant, epoch, stream, first, tuple(entries[:step])))
+        if len(part.body) > BODY_BYTES_MAX and part.count > 1:
+            step = max(1, part.count // 2)
+            continue
+        sealed.append(part)
+        entries, first = entries[part.count :], first + part.count
+    return sealed
+
+
+def _text(value: Any) -> Any:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
