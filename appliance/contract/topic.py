@@ -34,15 +34,16 @@ class Topic:
     def parse(cls, text: str) -> Self:
         """Read a topic; raises `TopicError` that names the first offending level."""
         levels = text.split("/")
+        for position, level in enumerate(levels):
+            if len(level) > LEVEL_CHARS_MAX or not _LEVEL.fullmatch(level):
+                raise _level_error(text, LEVELS[min(position, len(LEVELS) - 1)], level)
         if len(levels) < len(LEVELS):
             missing = LEVELS[len(levels)]
             raise TopicError(text, missing, "is missing", f"write {'/'.join(LEVELS)}")
         if len(levels) > len(LEVELS) - 1 + TAG_LEVELS_MAX:
             raise TopicError(text, "tag", f"has more than {TAG_LEVELS_MAX} levels", "join levels with '.' or '_'")
-        for position, level in enumerate(levels):
-            if len(level) > LEVEL_CHARS_MAX or not _LEVEL.fullmatch(level):
-                raise _level_error(text, LEVELS[min(position, len(LEVELS) - 1)], level)
-        return cls(*levels[:6], "/".join(levels[6:]))
+        enterprise, site, area, line, cell, equipment, *tag = levels
+        return cls(enterprise, site, area, line, cell, equipment, "/".join(tag))
 
     @property
     def equipment_path(self) -> str:

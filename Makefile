@@ -1,0 +1,46 @@
+# `make demo` and `make test` work on a fresh machine with git, make and Python 3.11 or newer.
+PYTHON ?= python3
+BIN := .venv/bin
+QUICK ?=
+
+.PHONY: setup demo test check test-deps bench screenshots constraints model clean
+
+setup: .venv.stamp
+
+.venv.stamp: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Plantward needs Python 3.11 or newer, this is " + sys.version) if sys.version_info < (3, 11) else 0'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { echo "python3-venv is missing: apt-get install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[edge,cloud,dev]'
+	@touch $@
+
+demo: setup               ## the whole plant and a local cloud, on loopback
+	$(BIN)/plantward demo $(ARGS)
+
+test: setup               ## all tests that this machine can run; says what it skipped and why
+	$(BIN)/pytest $(ARGS)
+
+check: setup              ## format, lint, types, import floors, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(MAKE) test
+
+test-deps:                ## the Debian packages that the rest of the tests need
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-liberation mosquitto mosquitto-clients python3-venv >/dev/null
+
+bench: setup              ## a table, and build/bench/journey.json
+	$(BIN)/python tests/bench/journey.py $(if $(QUICK),--quick)
+
+screenshots: setup        ## the pictures in docs/images, from a running demo
+	$(BIN)/python docs/screenshots.py
+
+model: setup              ## train the model that comes with Plantward
+	$(BIN)/plantward-cloud train --out appliance/inference/models/plantward-demo.onnx --seed 1
+
+constraints:              ## pin what is installed now
+	$(BIN)/python -m pip freeze --exclude-editable | grep -v ' @ ' > constraints.txt
+
+clean:
+	rm -rf build dist .venv .venv.stamp

@@ -1,0 +1,291 @@
+"""The appliance's configuration: one TOML file, one frozen section for each part."""
+
+import difflib
+import ipaddress
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ByteSize, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic.dataclasses import dataclass
+
+from appliance.contract.topic import LEVELS, Topic, TopicError
+
+_STRICT = ConfigDict(extra="forbid")
+Name = Annotated[str, Field(pattern=r"^[\w.\-]{1,64}$")]
+
+
+def address(bind: str) -> tuple[str, int]:
+    """Split `HOST:PORT`; raises ValueError with a hint."""
+    host, colon, port = bind.rpartition(":")
+    host = {"localhost": "127.0.0.1"}.get(host, host.strip("[]"))
+    if not colon or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError(f"{bind!r} is not HOST:PORT; write for example 127.0.0.1:8080")
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        raise ValueError(f"{host!r} is not an IP address; write for example 127.0.0.1:{port}") from None
+    return host, int(port)
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be used: one line for each fault, with the line of the file and a hint."""
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class PlantConfig:
+    """Who this plant is, and where it keeps its data."""
+
+    name: Name
+    data: Path
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class NamespaceConfig:
+    """The root of the Unified Namespace, and what happens to topics that do not fit ISA-95."""
+
+    root: str = "acme"
+    enforce: Literal["off", "report", "refuse"] = "refuse"
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class ListenerConfig:
+    """One address on which the broker listens."""
+
+    bind: str
+    anonymous: bool = False
+
+    @model_validator(mode="after")
+    def _anonymous_only_on_loopback(self) -> "ListenerConfig":
+        host, _ = address(self.bind)
+        if not ipaddress.ip_address(host).is_loopback:
+            raise ValueError("only loopback addresses are served yet; bind 127.0.0.1")
+        return self
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class BrokerConfig:
+    """The UNS door for MQTT clients."""
+
+    kind: Literal["embedded"] = "embedded"
+    listener: tuple[ListenerConfig, ...] = (ListenerConfig("127.0.0.1:1883", anonymous=True),)
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class BufferConfig:
+    """The bound of the durable log; beyond it the appliance warns."""
+
+    size_max: ByteSize = ByteSize(20_000_000_000)
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class UplinkConfig:
+    """Where the Bridge sends envelopes."""
+
+    kind: Literal["eventhubs", "folder", "none"] = "none"
+    connection_string: str = field(default="", repr=False)
+    hub: str = "readings"
+    path: Path | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> "UplinkConfig":
+        if self.kind == "eventhubs" and not self.connection_string:
+            raise ValueError("kind 'eventhubs' needs connection_string")
+        if self.kind == "folder" and self.path is None:
+            raise ValueError("kind 'folder' needs path")
+        return self
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class HttpConfig:
+    """Where the page is served."""
+
+    bind: str = "127.0.0.1:8080"
+
+    @field_validator("bind")
+    @classmethod
+    def _is_address(cls, bind: str) -> str:
+        address(bind)
+        return bind
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class TagConfig:
+    """One node of a server and the topic its values go to."""
+
+    node: str
+    topic: str
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class SourceConfig:
+    """One machine or server that a connector reads; tags are listed, or found by browsing below a node."""
+
+    name: Name
+    kind: Literal["opcua"]
+    endpoint: str
+    browse: str = ""
+    topic: str = "{id}"
+    tag: tuple[TagConfig, ...] = ()
+    publishing_interval_ms: Annotated[int, Field(ge=10, le=3_600_000)] = 500
+    sampling_interval_ms: Annotated[int, Field(ge=0, le=3_600_000)] = 0
+    queue_size: Annotated[int, Field(ge=1, le=10_000)] = 100
+
+    @model_validator(mode="after")
+    def _has_tags(self) -> "SourceConfig":
+        if not self.browse and not self.tag:
+            raise ValueError("needs browse (a node to look below) or at least one [[source.tag]]")
+        return self
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class LimitConfig:
+    """A limit on one tag that raises an alarm by itself."""
+
+    tag: str
+    message: str
+    high: float | None = None
+    low: float | None = None
+    priority: Annotated[int, Field(ge=1, le=3)] = 2
+
+    @model_validator(mode="after")
+    def _has_a_bound(self) -> "LimitConfig":
+        if self.high is None and self.low is None:
+            raise ValueError("needs high or low")
+        return self
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class EquipmentConfig:
+    """One machine as people call it; its type chooses the features the model sees."""
+
+    path: str
+    name: str
+    type: str
+    units: Mapping[str, str] = field(default_factory=dict)
+    limit: tuple[LimitConfig, ...] = ()
+
+    @field_validator("path")
+    @classmethod
+    def _has_six_levels(cls, path: str) -> str:
+        try:
+            topic = Topic.parse(f"{path}/tag")
+        except TopicError as error:
+            raise ValueError(f"{error.level}: {error.reason}; {error.hint}") from error
+        if topic.tag != "tag":
+            raise ValueError(f"has more than six levels; write {'/'.join(LEVELS[:6])}")
+        return path
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class InferenceConfig:
+    """Which model scores the plant; without a path, the one that comes with Plantward."""
+
+    model: Path | None = None
+    threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class LogConfig:
+    """How much the appliance says."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class Config:
+    """All of plant.toml. Each part gets its own section, never the whole."""
+
+    plant: PlantConfig
+    namespace: NamespaceConfig = field(default_factory=NamespaceConfig)
+    broker: BrokerConfig = field(default_factory=BrokerConfig)
+    buffer: BufferConfig = field(default_factory=BufferConfig)
+    uplink: UplinkConfig = field(default_factory=UplinkConfig)
+    http: HttpConfig = field(default_factory=HttpConfig)
+    source: tuple[SourceConfig, ...] = ()
+    equipment: tuple[EquipmentConfig, ...] = ()
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+
+
+_CONFIG = TypeAdapter(Config)
+
+
+def load(path: Path) -> Config:
+    """Read plant.toml; raises `ConfigError` that names each fault with its line and a hint."""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); give --config the path of plant.toml") from error
+    return parse(text, str(path))
+
+
+def parse(text: str, name: str = "plant.toml") -> Config:
+    """Read the text of a plant.toml; raises `ConfigError`."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{name}: is not TOML: {error}") from error
+    try:
+        return _CONFIG.validate_python(document)
+    except ValidationError as error:
+        faults = [_fault(name, text, fault) for fault in error.errors()]
+        raise ConfigError("\n".join(faults)) from error
+
+
+def schema() -> dict[str, Any]:
+    """All keys as JSON Schema."""
+    return _CONFIG.json_schema()
+
+
+def _fault(name: str, text: str, fault: Any) -> str:
+    path = [part for part in fault["loc"] if isinstance(part, str | int)]
+    keys = [str(part) for part in path if isinstance(part, str)]
+    line = _line_of(text, path)
+    where = f"{name}:{line}" if line else name
+    if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        nearest = difflib.get_close_matches(keys[-1], _words(keys[:-1]), n=1, cutoff=0.5)
+        known = ", ".join(_words(keys[:-1]))
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known here: {known}"
+        return f"{where}: unknown key {keys[-1]!r}; {hint}"
+    if fault["type"] in ("missing", "missing_argument"):
+        return f"{where}: {'.'.join(keys)} is missing"
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{where}: {'.'.join(keys)}: {message}"
+
+
+def _words(section: list[str]) -> list[str]:
+    """The keys known in a section."""
+    definitions = (document := schema()).get("$defs", {})
+    for key in section:
+        entry = document.get("properties", {}).get(key, {})
+        reference = entry.get("$ref") or entry.get("items", {}).get("$ref") or ""
+        document = definitions.get(reference.rpartition("/")[2], {})
+    return sorted(document.get("properties", {}))
+
+
+def _line_of(text: str, path: list[str | int]) -> int | None:
+    """The line on which a key stands, or its section begins; None when neither does."""
+    found, section, counts = None, "", dict[str, int]()
+    keys = [part for part in path if isinstance(part, str)]
+    wanted = {".".join(keys): 0, ".".join(keys[:-1]): 0}
+    indices = [part for part in path if isinstance(part, int)]
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[\[?\s*([\w.\-]+)\s*\]", line):
+            section = header[1]
+            counts[section] = counts.get(section, -1) + 1
+            if section in wanted and _is_nth(section, counts, indices):
+                found = number
+        elif (key := re.match(r"\s*([\w\-]+)\s*=", line)) and f"{section}.{key[1]}".lstrip(".") == ".".join(keys):
+            if _is_nth(section, counts, indices):
+                return number
+    return found
+
+
+def _is_nth(section: str, counts: Mapping[str, int], indices: list[int]) -> bool:
+    """Whether the section's latest header is the one that the first index of the path means."""
+    table = section.split(".")[0]
+    return not indices or counts.get(table, 0) == indices[0]

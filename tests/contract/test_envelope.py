@@ -1,0 +1,150 @@
+"""Envelopes: what is sealed opens as exactly the same entries, or not at all."""
+
+import math
+import struct
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from appliance.contract.envelope import (
+    BODY_BYTES_MAX,
+    Envelope,
+    EnvelopeError,
+    Lane,
+    Sealed,
+    envelopes,
+    open_sealed,
+    seal,
+)
+from appliance.contract.reading import INT64_MAX, INT64_MIN, Reading, Stream, storable
+
+TOPIC = "acme/northfield/utilities/boiler-house/feed/pmp-204/vibration_de"
+time_us = st.integers(-(2**53), 2**53)
+values = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(INT64_MIN, INT64_MAX),
+    st.floats(allow_nan=True, allow_infinity=True),
+    st.text(),
+    st.sampled_from([INT64_MIN, INT64_MAX, math.nan, math.inf, -math.inf, -0.0, "", "NaN", "ü€😀", 5e-324]),
+)
+readings = st.builds(
+    Reading,
+    topic=st.sampled_from([TOPIC, TOPIC + "/x", "acme/ü/a/l/c/e/t"]),
+    value=values,
+    quality=st.sampled_from([0, 64, 192]),
+    source_us=time_us,
+    server_us=time_us,
+    arrival_us=time_us,
+    origin=st.sampled_from(["opcua:plant", "mqtt:client/1", ""]),
+)
+
+
+def exact(entries: tuple[Reading, ...]) -> list[tuple[object, ...]]:
+    """Entries in a form where equal means equal in type and bits (a NaN equals a NaN)."""
+    plain = [bits(entry.value) if isinstance(entry.value, float) else entry.value for entry in entries]
+    return [
+        (*entry._replace(value=None), type(entry.value), value) for entry, value in zip(entries, plain, strict=True)
+    ]
+
+
+def bits(value: float) -> bytes:
+    return b"NaN" if math.isnan(value) else struct.pack(">d", value)
+
+
+def an_envelope(count: int = 3) -> Envelope:
+    entries = tuple(Reading(TOPIC, 1.5 * i, 192, i, i, i + 7, "opcua:plant") for i in range(count))
+    return Envelope("northfield", 42, Stream.READINGS, 1001, entries)
+
+
+@given(st.lists(readings, min_size=1, max_size=40), st.integers(1, 2**53))
+def test_what_is_sealed_opens_as_the_same_entries(entries: list[Reading], first: int) -> None:
+    """All value types keep type and bits, through the application properties and the body."""
+    envelope = Envelope("northfield", 7, Stream.EVENTS, first, tuple(entries))
+    sealed = seal(envelope)
+    opened = open_sealed(Sealed.from_wire(sealed.properties(Lane.LIVE), sealed.body))
+    assert exact(opened.entries) == exact(envelope.entries)
+    assert (opened.first, opened.last, opened.message_id(0)) == (
+        first,
+        first + len(entries) - 1,
+        f"northfield:7:events:{first}",
+    )
+
+
+def test_a_truncated_body_is_refused_at_every_length() -> None:
+    """However much of the body is missing, the answer is an error and never a value."""
+    sealed = seal(an_envelope())
+    for length in range(len(sealed.body)):
+        with pytest.raises(EnvelopeError, match="bad-checksum"):
+            open_sealed(replace(sealed, body=sealed.body[:length]))
+
+
+def test_every_flipped_bit_is_noticed() -> None:
+    """CRC-32C finds each single bit that differs."""
+    sealed = seal(an_envelope())
+    for position in range(len(sealed.body) * 8):
+        body = bytearray(sealed.body)
+        body[position // 8] ^= 1 << position % 8
+        with pytest.raises(EnvelopeError):
+            open_sealed(replace(sealed, body=bytes(body)))
+
+
+@pytest.mark.parametrize("key", ["plant", "epoch", "stream", "first", "count"])
+def test_properties_that_contradict_the_body_are_refused(key: str) -> None:
+    """An envelope cannot be passed off as another range, plant or stream."""
+    sealed = seal(an_envelope())
+    properties = sealed.properties(Lane.LIVE)
+    wrong = {"plant": "other", "epoch": 1, "stream": "events", "first": 1, "count": 2}[key]
+    with pytest.raises(EnvelopeError, match="bad-properties"):
+        open_sealed(Sealed.from_wire({**properties, key: wrong}, sealed.body))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"schema": "plantward.envelope/2"}, "unknown-schema"),
+        ({"schema": None}, "unknown-schema"),
+        ({"codec": "arrow"}, "unknown-codec"),
+        ({"first": "many"}, "bad-properties"),
+        ({"stream": "rumours"}, "bad-properties"),
+    ],
+)
+def test_what_is_not_ours_is_named(change: dict[str, object], reason: str) -> None:
+    """Each reason has its own code, for the dead letters."""
+    sealed = seal(an_envelope())
+    with pytest.raises(EnvelopeError) as caught:
+        Sealed.from_wire({**sealed.properties(Lane.LIVE), **change}, sealed.body)
+    assert caught.value.reason == reason
+
+
+def test_properties_may_arrive_as_bytes() -> None:
+    """The AMQP SDK hands application properties over as bytes."""
+    sealed = seal(an_envelope())
+    as_bytes = {
+        key.encode(): value.encode() if isinstance(value, str) else value
+        for key, value in sealed.properties(Lane.EVENTS).items()
+    }
+    assert Sealed.from_wire(as_bytes, sealed.body) == sealed
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(1, 12_000), st.integers(0, 400))
+def test_any_number_of_entries_is_packed_in_contiguous_envelopes(count: int, text_chars: int) -> None:
+    """Both bounds hold, and the ranges follow one another without a gap."""
+    entries = [
+        Reading(TOPIC, f"{i * 2654435761 % 2**32:x}" * (text_chars // 8 + 1), 192, i, i, i, "o") for i in range(count)
+    ]
+    packed = envelopes("northfield", 1, Stream.READINGS, 5, entries)
+    assert [sealed.first for sealed in packed] == [5 + sum(s.count for s in packed[:i]) for i in range(len(packed))]
+    assert sum(sealed.count for sealed in packed) == count
+    assert all(len(sealed.body) <= BODY_BYTES_MAX and sealed.count <= 5_000 for sealed in packed)
+
+
+def test_an_integer_beyond_64_bits_is_kept_as_text() -> None:
+    """A wide counter is never rounded."""
+    assert storable(2**63) == "9223372036854775808"
+    assert storable(INT64_MAX) == INT64_MAX
+    with pytest.raises(TypeError, match="storable"):
+        seal(replace(an_envelope(1), entries=(an_envelope(1).entries[0]._replace(value=2**64),)))

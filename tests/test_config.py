@@ -1,0 +1,104 @@
+"""The configuration: a wrong file says where, what and what instead."""
+
+from pathlib import Path
+
+import pytest
+
+from appliance.config import ConfigError, address, load, parse, schema
+
+PLANT = '[plant]\nname = "northfield"\ndata = "/var/lib/plantward"\n'
+DESIGN = (
+    PLANT
+    + """
+[namespace]
+root = "acme"
+enforce = "refuse"
+[broker]
+kind = "embedded"
+[[broker.listener]]
+bind = "127.0.0.1:1883"
+anonymous = true
+[buffer]
+size_max = "20 GB"
+[uplink]
+kind = "folder"
+path = "/mnt/usb"
+[http]
+bind = "127.0.0.1:8080"
+[[source]]
+name = "boiler"
+kind = "opcua"
+endpoint = "opc.tcp://plc:4840"
+browse = "ns=2;s=plant"
+[[equipment]]
+path = "acme/northfield/utilities/boiler-house/feed/pmp-204"
+name = "Boiler feed pump B"
+type = "pump"
+units = { vibration_de = "mm/s" }
+[[equipment.limit]]
+tag = "vibration_de"
+high = 6.3
+message = "Drive-end vibration high"
+"""
+)
+
+
+def test_the_designs_words_are_understood() -> None:
+    """Every word that users rely on is read, with defaults for the rest."""
+    config = parse(DESIGN)
+    assert config.buffer.size_max == 20_000_000_000
+    assert config.uplink.path == Path("/mnt/usb")
+    assert config.equipment[0].limit[0].high == 6.3
+    assert parse(PLANT).http.bind == "127.0.0.1:8080"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (PLANT + "[htp]\nbind = '127.0.0.1:80'\n", "plant.toml:4: unknown key 'htp'; did you mean 'http'?"),
+        (PLANT + "[http]\nbnd = '127.0.0.1:80'\n", "plant.toml:5: unknown key 'bnd'; did you mean 'bind'?"),
+        (PLANT + "[http]\nbind = 'here'\n", "plant.toml:5: http.bind: 'here' is not HOST:PORT"),
+        ("[plant]\nname = 'n'\n", "plant.toml:1: plant.data is missing"),
+        ("[plant\n", "plant.toml: is not TOML"),
+        (PLANT + "[[broker.listener]]\nbind = '0.0.0.0:1883'\n", "only loopback addresses are served yet"),
+        (PLANT + "[uplink]\nkind = 'eventhubs'\n", "needs connection_string"),
+        (PLANT + "[[equipment]]\npath = 'acme/n'\nname = 'x'\ntype = 'pump'\n", "plant.toml:5: equipment.path: line"),
+        (
+            PLANT + "[[source]]\nname='a'\nkind='opcua'\nendpoint='x'\nbrowse='y'\n"
+            "[[source]]\nname='b'\nkind='opcua'\nendpont='x'\nbrowse='y'\n",
+            "plant.toml:12: unknown key 'endpont'; did you mean 'endpoint'?",
+        ),
+    ],
+)  # fmt: skip
+def test_a_fault_is_named_with_line_and_hint(text: str, expected: str) -> None:
+    """A technician at three in the morning sees the line and the right word."""
+    with pytest.raises(ConfigError) as caught:
+        parse(text)
+    assert expected in str(caught.value)
+
+
+def test_secrets_are_not_shown() -> None:
+    """A configuration in a log line does not carry the connection string."""
+    config = parse(PLANT + "[uplink]\nkind = 'eventhubs'\nconnection_string = 'SharedAccessKey=hush'\n")
+    assert "hush" not in repr(config)
+
+
+def test_a_missing_file_says_what_to_give() -> None:
+    """No traceback for a wrong path."""
+    with pytest.raises(ConfigError, match="give --config"):
+        load(Path("/nowhere/plant.toml"))
+
+
+def test_every_key_is_in_the_docs() -> None:
+    """A key that the schema knows stands in docs/configuration.md."""
+    text = (Path(__file__).parents[1] / "docs/configuration.md").read_text("utf-8")
+    sections = [schema(), *schema()["$defs"].values()]
+    keys = {key for section in sections for key in section.get("properties", {})}
+    assert [key for key in sorted(keys) if f"`{key}`" not in text] == []
+
+
+@pytest.mark.parametrize("bind", ["", "8080", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:70000", "plc:80"])
+def test_an_address_is_host_and_port(bind: str) -> None:
+    """What cannot be bound is refused when the file is read."""
+    with pytest.raises(ValueError, match="write for example"):
+        address(bind)
