@@ -63,7 +63,7 @@ def demo(
     with _usage_errors():
         whole_plant.prepare(data, ports)
         with owned(data, "demo.lock"):
-            asyncio.run(whole_plant.run(data, ports, speed, seed, browser, typer.echo))
+            asyncio.run(whole_plant.run(data.resolve(), ports, speed, seed, browser, typer.echo))
 
 
 @app.command()

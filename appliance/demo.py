@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 READY_S_MAX = 60.0
 STOP_S_MAX = 3.0
 STATUS_EVERY_S = 5.0
+WRONG_USAGE = 2
+"""The exit code of a program that cannot start as it was asked to."""
 ROOT, PLANT = "acme", "northfield"
 
 
@@ -44,6 +46,18 @@ class Ports:
 
 class ChildEnded(Exception):
     """A program of the demo has ended unasked."""
+
+
+class Refusal:
+    """What a program of the demo said when it would not start; the whole demo ends with it."""
+
+    def __init__(self, asked_to_stop: asyncio.Event) -> None:
+        self.text = ""
+        self._asked_to_stop = asked_to_stop
+
+    def give(self, text: str) -> None:
+        self.text = text
+        self._asked_to_stop.set()
 
 
 def prepare(data: Path, ports: Ports) -> None:
@@ -75,16 +89,16 @@ async def run(data: Path, ports: Ports, speed: float, seed: int, browser: bool, 
     check_ports(ports)
     start_logging("WARNING")
     asked_to_stop = stop_requested()
-    data = data.resolve()
+    refusal = Refusal(asked_to_stop)
     async with supervise(grace_s=STOP_S_MAX) as parts:
         equipment = data / "equipment.toml"
         equipment.unlink(missing_ok=True)
         plant = ["cloud_sync.cli", "simulate", "--port", str(ports.opcua), "--data", str(data / "plant")]
         plant += ["--speed", str(speed), "--seed", str(seed), "--equipment-file", str(equipment)]
         hub = ["cloud_sync.cli", "emulate", "--port", str(ports.amqp), "--data", str(data / "hub")]
-        parts.start("plant", partial(_child, "plant", plant, data))
-        parts.start("hub", partial(_child, "hub", hub, data))
-        starting = asyncio.ensure_future(_start_rest(data, ports, parts.start))
+        parts.start("plant", partial(_child, "plant", plant, data, refusal))
+        parts.start("hub", partial(_child, "hub", hub, data, refusal))
+        starting = asyncio.ensure_future(_start_rest(data, ports, parts.start, refusal))
         stopping = asyncio.ensure_future(asked_to_stop.wait())
         await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
         if not asked_to_stop.is_set():
@@ -95,11 +109,17 @@ async def run(data: Path, ports: Ports, speed: float, seed: int, browser: bool, 
             parts.start("status", partial(_say_status, ports, say))
             await stopping
         starting.cancel()
-        say("stopping ...")
+        stopping.cancel()
+        if not refusal.text:
+            say("stopping ...")
+    if refusal.text:
+        raise FolderError(refusal.text)
     say(f"stopped; everything is in {data}, the same command goes on from here")
 
 
-async def _start_rest(data: Path, ports: Ports, start: Callable[[str, Callable[[], Any]], None]) -> None:
+async def _start_rest(
+    data: Path, ports: Ports, start: Callable[[str, Callable[[], Any]], None], refusal: Refusal
+) -> None:
     """Start the appliance and the cloud companion as soon as what they need is there."""
     equipment = data / "equipment.toml"
     await _until(equipment.exists, "the machines")
@@ -107,16 +127,19 @@ async def _start_rest(data: Path, ports: Ports, start: Callable[[str, Callable[[
     await _until(partial(_listens, ports.amqp), "the Event Hubs emulator")
     (data / "plant.toml").write_text(_plant_toml(data, ports) + equipment.read_text("utf-8"), "utf-8")
     (data / "cloud_sync.toml").write_text(_cloud_toml(data, ports), "utf-8")
-    start("cloud", partial(_child, "cloud", ["cloud_sync.cli", "run", "--config", str(data / "cloud_sync.toml")], data))
-    start("appliance", partial(_child, "appliance", ["appliance.cli", "run", "--config", str(data / "plant.toml")], data))
+    cloud = ["cloud_sync.cli", "run", "--config", str(data / "cloud_sync.toml")]
+    start("cloud", partial(_child, "cloud", cloud, data, refusal))
+    appliance = ["appliance.cli", "run", "--config", str(data / "plant.toml")]
+    start("appliance", partial(_child, "appliance", appliance, data, refusal))
     await _until(partial(_listens, ports.http), "the page")
 
 
-async def _child(name: str, arguments: list[str], data: Path) -> None:
+async def _child(name: str, arguments: list[str], data: Path, refusal: Refusal) -> None:
     """Run one program until cancelled; raises `ChildEnded` when it ends by itself."""
     module, *rest = arguments
     command = [sys.executable, "-c", f"from {module} import main; main()", *rest]
-    with (data / "logs" / f"{name}.log").open("ab") as output:
+    path = data / "logs" / f"{name}.log"
+    with path.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.DEVNULL,
@@ -135,7 +158,9 @@ async def _child(name: str, arguments: list[str], data: Path) -> None:
                 process.kill()
                 await process.wait()
             raise
-    raise ChildEnded(f"{name} has ended with code {code}; its last words are in {data / 'logs' / name}.log")
+    if code == WRONG_USAGE:
+        refusal.give(path.read_text("utf-8", "replace").strip().rpartition("\n")[2])
+    raise ChildEnded(f"{name} has ended with code {code}; its last words are in {path}")
 
 
 def _end_with_parent() -> None:
@@ -234,9 +259,9 @@ def _status(port: int) -> Mapping[str, Any]:
 
 
 def _sentence(status: Mapping[str, Any]) -> str:
-    buffer, bridge, view = status["buffer"], status.get("bridge", {}), status["view"]
-    alarms = ", ".join(view["alarms"]) or "none"
+    buffer, view, sent = status["buffer"], status["view"], status["bridge"]["readings"]["acknowledged_seq"]
+    alarms = "; ".join(view["standing"]) or "none"
     return (
-        f"plant time {view['plant_time']}: {buffer['readings']:,} readings and {buffer['events']:,} events written down, "
-        f"{bridge.get('acknowledged_readings', 0):,} readings acknowledged by the cloud; alarms: {alarms}"
+        f"plant time {view['plant_time']}: {buffer['readings']:,} readings and {buffer['events']:,} events written "
+        f"down, {sent:,} readings acknowledged by the cloud; alarms: {alarms}"
     )

@@ -67,9 +67,9 @@ async def _keep_running(part: Part, run: Callable[[], Awaitable[None]]) -> None:
         started = monotonic()
         try:
             await run()
-        except AssertionError:
-            raise  # One of our own promises is broken: end, and let the service start afresh.
         except Exception as error:
+            if _is_broken_promise(error):
+                raise  # End, and let the service start afresh.
             if monotonic() - started > PAUSE_S_MAX:
                 pause_s = PAUSE_S_MIN  # It had been well for a while.
             part.state, part.restarts = PartState.WAITING, part.restarts + 1
@@ -81,6 +81,13 @@ async def _keep_running(part: Part, run: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(pause_s)
         pause_s = min(pause_s * 2, PAUSE_S_MAX)
         part.state = PartState.RUNNING
+
+
+def _is_broken_promise(error: Exception) -> bool:
+    """Whether one of our own assertions failed, be it in a task of the part's own."""
+    return isinstance(error, AssertionError) or (
+        isinstance(error, ExceptionGroup) and error.subgroup(AssertionError) is not None
+    )
 
 
 @asynccontextmanager

@@ -1,0 +1,122 @@
+"""The appliance: its parts, and how they stand together.
+
+OPC UA ─┐                               ┌─ cursor "bridge"     → Event Hubs → cloud_sync → bronze → silver → gold
+MQTT ───┼──► buffer.append ─────────────┼─ cursor "predictor"  → features → ONNX → Prediction ─┐
+        │   (durable, then answered)    ├─ cursor "alarms"     → limits, threshold → Alarm ────┤
+events ◄┼───────────────────────────────┼──────────────────────────────────────────────────────┘
+                                        ├─ cursor "republish"  → UNS topics on the broker
+                                        └─ the page's view     → trends, server-sent events
+"""
+
+import logging
+import socket
+from typing import Any
+
+from appliance.alarms.alarms import Alarms
+from appliance.bridge.bridge import Bridge
+from appliance.bridge.eventhubs import EventHubsUplink
+from appliance.bridge.folder import FolderUplink
+from appliance.bridge.uplink import Uplink
+from appliance.broker.embedded import EmbeddedBroker
+from appliance.broker.republish import Republisher
+from appliance.buffer.buffer import Buffer
+from appliance.config import Config, UplinkConfig, address
+from appliance.connectors.opcua import OpcUaConnector
+from appliance.contract.reading import Stream
+from appliance.folder import FolderError
+from appliance.health import Health
+from appliance.inference.model import Model
+from appliance.inference.predictor import Predictor
+from appliance.supervisor import now_us, stop_requested, supervise
+from appliance.ui.app import create_app
+from appliance.ui.server import WebServer
+from appliance.ui.view import PlantView
+
+log = logging.getLogger(__name__)
+
+
+async def main(config: Config) -> None:
+    """Run the appliance until it is asked to stop.
+
+    Every reading enters through `buffer.append`; every part that needs readings
+    follows the buffer with a cursor of its own. The parts never call each other.
+    """
+    asked_to_stop = stop_requested()
+    health = Health()
+    async with Buffer.open(config.plant.data / "buffer.db", config.plant.name) as buffer:
+        model = Model.load(config.inference.model)
+
+        view = PlantView(buffer, config.equipment, now_us)
+        app = create_app(view, config.plant.name, health.status, health.metrics, health.ready)
+        server = WebServer(config.http.bind, app)
+        uplink = uplink_for(config.uplink)
+        predictor = Predictor(buffer, await buffer.cursor("predictor"), model, config.equipment)
+        alarms = await Alarms.following(buffer, config.equipment, config.inference.threshold or model.threshold)
+        broker = EmbeddedBroker(config.broker, buffer, config.namespace.root, config.namespace.enforce)
+        republisher = await Republisher.following(buffer, broker)
+
+        # The last one started is the first one stopped, so readings cease to come
+        # in before the parts that carry them go away.
+        async with supervise() as parts:
+            health.parts = parts.parts
+            health.ask("buffer", lambda: buffer_status(buffer, config))
+            parts.start("view", view.run)
+            health.ask("view", view.status)
+            parts.start("web", server.run)
+            if uplink:
+                bridge = Bridge(buffer, uplink, FolderUplink(config.plant.data / "refused"))
+                parts.start("bridge", bridge.run)
+                health.ask("bridge", bridge.status)
+            parts.start("predictor", predictor.run)
+            health.ask("inference", predictor.status)
+            parts.start("alarms", alarms.run)
+            health.ask("alarms", alarms.status)
+            parts.start("broker", broker.run)
+            health.ask("broker", broker.statistics)
+            parts.start("republisher", republisher.run)
+            for source in config.source:
+                connector = OpcUaConnector(source, buffer.append, now_us, buffer.latest)
+                parts.start(f"connector {source.name}", connector.run)
+                health.ask(f"connector {source.name}", connector.status)
+            log.info("appliance: plant %s runs, page on http://%s", config.plant.name, config.http.bind)
+            await asked_to_stop.wait()
+        log.info("appliance: plant %s has stopped, %d readings in the log", config.plant.name, buffer.last())
+
+
+def uplink_for(config: UplinkConfig) -> Uplink | None:
+    """Where the Bridge sends to; nothing when the plant has no uplink."""
+    if config.kind == "eventhubs":
+        return EventHubsUplink.from_connection_string(config.connection_string, config.hub)
+    if config.kind == "folder":
+        assert config.path is not None, "the configuration is checked"
+        return FolderUplink(config.path)
+    return None
+
+
+def check_ports(config: Config) -> None:
+    """Raises `FolderError` for the first address that cannot be bound, before anything is started."""
+    addresses = {"http.bind": config.http.bind} | {
+        f"broker.listener[{number}].bind": listener.bind for number, listener in enumerate(config.broker.listener)
+    }
+    for key, bind in addresses.items():
+        try:
+            with socket.create_server(address(bind)):
+                pass
+        except OSError as error:
+            raise FolderError(f"{bind} cannot be bound ({error.strerror}); change {key}, or stop who has it") from error
+
+
+def buffer_status(buffer: Buffer, config: Config) -> dict[str, Any]:
+    """What the log holds, and how much room it has."""
+    path = config.plant.data / "buffer.db"
+    size_bytes = sum(file.stat().st_size for file in path.parent.glob("buffer.db*"))
+    return {
+        "plant": buffer.plant,
+        "epoch": buffer.epoch,
+        "readings": buffer.last(Stream.READINGS),
+        "events": buffer.last(Stream.EVENTS),
+        "size_bytes": size_bytes,
+        "size_max_bytes": int(config.buffer.size_max),
+        "is_over_size_max": size_bytes > config.buffer.size_max,
+        "commits": buffer.commits,
+    }

@@ -1,0 +1,162 @@
+"""Messages on their way: events from senders into the store, requests to their answers, events out to receivers."""
+
+import asyncio
+import itertools
+import sqlite3
+import struct
+import time
+import zlib
+from collections.abc import Callable
+from typing import Any, Final
+
+from cloud_sync.emulator import services
+from cloud_sync.emulator.amqp import AmqpError, UInt
+from cloud_sync.emulator.faults import Faults
+from cloud_sync.emulator.links import LINK_CREDIT, LINK_CREDIT_LOW, Arrival, Link, Session
+from cloud_sync.emulator.messages import Request, annotated, partition_key
+from cloud_sync.emulator.nodes import Node
+from cloud_sync.emulator.performatives import Disposition, Outcome, Transfer
+from cloud_sync.emulator.store import Event, Store
+from cloud_sync.emulator.wire import Wire
+
+MESSAGE_BYTES_MAX: Final = 1024 * 1024
+READ_EVENTS_MAX: Final = 100
+_FRAME_OVERHEAD_BYTES: Final = 64
+"""Room for the head and the performative of a transfer."""
+
+SendAway = Callable[[str, str], None]
+
+
+class Deliveries:
+    """The messages of one connection."""
+
+    def __init__(self, wire: Wire, store: Store, faults: Faults, turns: "itertools.count[int]") -> None:
+        self._wire, self._store, self._faults, self._turns = wire, store, faults, turns
+        self._stopped = asyncio.Event()
+
+    def stop(self) -> None:
+        """End: deliveries that wait for their delayed answer are let go."""
+        self._stopped.set()
+
+    async def take(self, session: Session, link: Link, arrival: Arrival, away: SendAway) -> None:
+        """Store one delivery, or answer one request, and settle it."""
+        self._renew_credit(session, link)
+        if link.node is None:
+            outcome: Any = self._request(session, link, arrival.body)
+        else:
+            outcome = self._refusal(away)
+            if outcome is _CUT:
+                return
+            if outcome is None:
+                outcome = await self._store_events(link.node, arrival)
+                if self._struck("drop_after_store"):
+                    self._wire.cut()
+                    return
+                await self._late()
+        if not arrival.is_settled:
+            self._wire.send(session.channel, Disposition(True, arrival.delivery, arrival.delivery, True, outcome))
+
+    async def pump(self, session: Session, link: Link) -> None:
+        """Deliver the events of the link's partition, as the client gives credit, until cancelled."""
+        node = link.node
+        assert node is not None and node.number is not None, "a receiver stands at a partition"
+        while True:
+            await session.room(link)
+            await self._store.wait(node.hub, node.number, link.next_sequence)
+            limit = min(link.credit, READ_EVENTS_MAX)
+            for event in self._store.read(node.hub, node.number, link.next_sequence, limit):
+                await session.room(link)
+                await self._deliver(session, link, self._as_received(link, node, event))
+                link.next_sequence = event.sequence + 1
+
+    def _as_received(self, link: Link, node: Node, event: Event) -> bytes:
+        metrics = None
+        if link.wants_metrics and node.number is not None:
+            metrics = services.metrics(self._store, node.hub, node.number, time.time_ns() // 1_000_000)
+        return annotated(event.message, event.sequence, event.offset, event.enqueued_ms, metrics)
+
+    async def _deliver(self, session: Session, link: Link, message: bytes) -> None:
+        """Send one message, in as many frames as it needs."""
+        link.delivery_count += 1
+        link.credit -= 1
+        piece_bytes = self._wire.client_frame_bytes - _FRAME_OVERHEAD_BYTES
+        tag = struct.pack(">I", link.delivery_count % 2**32)
+        delivery = session.delivery()
+        for start in range(0, len(message), piece_bytes):
+            await session.room()
+            more = start + piece_bytes < len(message)
+            head = Transfer(UInt(link.handle), delivery, tag, UInt(0), False, more)
+            self._send_piece(session, head, message[start : start + piece_bytes])
+            await self._wire.drained()
+
+    def _send_piece(self, session: Session, head: Transfer, piece: bytes) -> None:
+        session.next_outgoing_id += 1
+        session.outgoing_window -= 1
+        self._wire.send(session.channel, head, piece)
+
+    def _renew_credit(self, session: Session, link: Link) -> None:
+        link.delivery_count += 1
+        link.credit -= 1
+        if link.credit < LINK_CREDIT_LOW:
+            link.credit = LINK_CREDIT
+            self._wire.send(session.channel, session.flow(link))
+
+    def _refusal(self, away: SendAway) -> Any:
+        """What a fault makes of a delivery before it is stored; None when none strikes."""
+        if self._struck("server_busy"):
+            return Outcome.rejected("com.microsoft:server-busy", "The request was terminated: the entity is throttled.")
+        if self._struck("released"):
+            return Outcome.RELEASED
+        if self._struck("detach"):
+            away("amqp:link:detach-forced", "The link is force detached: idle timeout.")
+            return _CUT
+        return None
+
+    def _struck(self, name: str) -> bool:
+        left: int = getattr(self._faults, name)
+        if left > 0:
+            setattr(self._faults, name, left - 1)
+        return left > 0
+
+    async def _late(self) -> None:
+        if self._faults.latency_s > 0:
+            try:
+                await asyncio.wait_for(self._stopped.wait(), self._faults.latency_s)
+            except TimeoutError:
+                return
+
+    async def _store_events(self, node: Node, arrival: Arrival) -> Any:
+        try:
+            number = self._partition(node, arrival.body)
+            await self._store.append(node.hub, number, arrival.message_format, arrival.body)
+        except AmqpError as error:
+            return Outcome.rejected("amqp:decode-error", str(error))
+        except sqlite3.Error as error:
+            return Outcome.rejected("amqp:internal-error", f"The events could not be stored: {error}")
+        return Outcome.ACCEPTED
+
+    def _partition(self, node: Node, body: bytes) -> int:
+        if node.number is not None:
+            return node.number
+        key = partition_key(body)
+        turn = next(self._turns) if key is None else zlib.crc32(key)
+        return turn % self._store.hubs[node.hub]
+
+    def _request(self, session: Session, link: Link, body: bytes) -> Any:
+        """Answer on the link that the client has attached from the same service."""
+        try:
+            message = services.answer(self._store, link.path, Request.parse(body))
+        except AmqpError as error:
+            return Outcome.rejected("amqp:decode-error", str(error))
+        for other in session.links.values():
+            if other.sends and other.path == link.path:
+                other.delivery_count += 1
+                other.credit -= 1
+                tag = struct.pack(">I", other.delivery_count % 2**32)
+                self._send_piece(session, Transfer(UInt(other.handle), session.delivery(), tag, UInt(0), True), message)
+                break
+        return Outcome.ACCEPTED
+
+
+_CUT: Final = object()
+"""Stands for: no outcome is to be told."""

@@ -1,0 +1,141 @@
+"""The service: drain, silver and gold behind each other, until somebody stops it."""
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+from deltalake.exceptions import DeltaError
+
+from cloud_sync.config import Config, HubConfig
+from cloud_sync.drain import Drain
+from cloud_sync.gold import Gold
+from cloud_sync.lake import Lake
+from cloud_sync.silver import Passed, Silver
+from cloud_sync.source import FolderSource, Source
+
+log = logging.getLogger(__name__)
+
+GOLD_PAUSE_S_MIN = 2.0
+GOLD_SHARE_MAX = 0.1
+"""Of the time; a refresh that takes longer comes less often."""
+PAUSE_S_MIN, PAUSE_S_MAX = 1.0, 60.0
+STOP_S_MAX = 1.5
+_EXPECTED = (DeltaError, duckdb.Error, OSError)
+"""A full disk, a store that is away: the next pass tries again, from where the tables stand."""
+
+
+def source_of(hub: HubConfig) -> Source:
+    """The source the configuration names; raises `SourceError`."""
+    if hub.folder:
+        return FolderSource(Path(hub.folder), hub.consumer_group)
+    from cloud_sync.eventhubs import EventHubs
+
+    return EventHubs(hub.connection_string, hub.name, hub.consumer_group)
+
+
+async def single_pass(config: Config) -> None:
+    """Take everything that is there now through all layers; raises `SourceError`."""
+    lake = Lake(Path(config.lake.path))
+    await Drain(lake, source_of(config.hub)).once()
+    layers = Layers(lake, config)
+    await asyncio.to_thread(layers.refine)
+    await asyncio.to_thread(layers.report)
+
+
+async def serve(config: Config) -> None:
+    """Run until SIGTERM or SIGINT."""
+    lake = Lake(Path(config.lake.path))
+    layers = Layers(lake, config)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: loop.call_soon_threadsafe(stop.set))
+    log.info("cloud_sync: %s into %s", config.hub.name or config.hub.folder, lake.path)
+    drain = Drain(lake, source_of(config.hub))
+    is_asked = False
+
+    def end() -> None:
+        loop.call_soon_threadsafe(stop.set)
+
+    thread = threading.Thread(target=layers.run, args=(end,), name="layers", daemon=True)
+    thread.start()
+    async with asyncio.TaskGroup() as group:
+        draining = group.create_task(drain.run(), name="drain")
+        await stop.wait()
+        is_asked = thread.is_alive()
+        layers.stop.set()
+        draining.cancel()
+    await asyncio.to_thread(thread.join, STOP_S_MAX)
+    log.info("cloud_sync: stopped")
+    assert is_asked, "silver and gold have ended by themselves; the error stands above"
+    if thread.is_alive():
+        # Stopping is a crash with manners: whatever is cut here is repeated by the next start.
+        logging.shutdown()
+        os._exit(0)
+
+
+class Layers:
+    """Silver and gold in a thread of their own, since every step of theirs computes or writes."""
+
+    def __init__(self, lake: Lake, config: Config) -> None:
+        self.stop = threading.Event()
+        self._silver = Silver(lake)
+        self._gold = Gold(lake, config.gold.threshold)
+        self._interval_s = config.service.interval_s
+        self._gold_at = 0.0
+        self._gold_pause_s = GOLD_PAUSE_S_MIN
+        self._is_gold_behind = True
+
+    def run(self, ended: Callable[[], None]) -> None:
+        """Follow bronze until `stop`; an error that nobody expected ends it, and `ended` is told."""
+        try:
+            self._follow()
+        finally:
+            if not self.stop.is_set():
+                ended()
+
+    def refine(self) -> Passed:
+        """Silver up to bronze."""
+        passed = self._silver.step()
+        total = passed
+        while passed.envelopes and not self.stop.is_set():
+            passed = self._silver.step()
+            total = Passed(*map(sum, zip(total, passed, strict=True)))
+        if total.envelopes:
+            self._is_gold_behind = True
+            text = "cloud_sync: %d envelopes opened, silver %s readings and %s events new, %d dead, %s repeated"
+            numbers = f"{total.readings:,}", f"{total.events:,}", total.dead, f"{total.repeated:,}"
+            log.info(text, total.envelopes, *numbers)
+        return total
+
+    def report(self) -> int:
+        """Gold up to silver."""
+        started = time.monotonic()
+        days = self._gold.refresh()
+        took_s = time.monotonic() - started
+        self._gold_at = time.monotonic()
+        self._gold_pause_s = max(GOLD_PAUSE_S_MIN, took_s / GOLD_SHARE_MAX)
+        self._is_gold_behind = False
+        if days:
+            log.info("cloud_sync: gold has %d days made anew in %.1f s", days, took_s)
+        return days
+
+    def _follow(self) -> None:
+        pause_s = PAUSE_S_MIN
+        while not self.stop.wait(self._interval_s):
+            try:
+                self.refine()
+                is_due = time.monotonic() - self._gold_at >= self._gold_pause_s
+                if self._is_gold_behind and is_due and not self.stop.is_set():
+                    self.report()
+                pause_s = PAUSE_S_MIN
+            except _EXPECTED as error:
+                log.error("cloud_sync: %s; next try in %.0f s", str(error).partition("\n")[0], pause_s)
+                self.stop.wait(pause_s)
+                pause_s = min(pause_s * 2, PAUSE_S_MAX)

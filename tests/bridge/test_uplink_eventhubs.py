@@ -1,0 +1,133 @@
+"""The Event Hubs uplink when the far side misbehaves: each error comes in time, and the next send gets through."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from appliance.bridge.eventhubs import EVENT_BYTES_MAX, Deadlines
+from appliance.bridge.uplink import UplinkError
+from appliance.contract.envelope import Lane, Sealed, envelopes
+from appliance.contract.reading import Quality, Reading, Stream
+from cloud_sync.emulator.eventhubs import EventHubs
+
+READING = Reading("acme/northfield/a/l/c/pmp-1/flow", 1.5, Quality.GOOD, 1, 1, 1, "test")
+(SEALED,) = envelopes("northfield", 1, Stream.READINGS, 1, [READING] * 100)
+
+
+async def recovers(side: Any, uplink: Any) -> None:
+    """The next send arrives."""
+    await uplink.send(SEALED, Lane.LIVE)
+    assert side.arrived()[-1] == SEALED
+    await uplink.close()
+
+
+async def test_server_busy_asks_for_a_pause(hub_side: Any) -> None:
+    """The client tries twice at once and gives up; the error says how long to wait at least."""
+    hub_side.hubs.faults.server_busy = 2
+    with pytest.raises(UplinkError, match="throttled") as failure:
+        await hub_side.uplink.send(SEALED, Lane.LIVE)
+    assert failure.value.retryable
+    assert failure.value.pause_s_min >= 4
+    assert hub_side.arrived() == []
+    await recovers(hub_side, hub_side.uplink)
+
+
+async def test_a_released_event_ends_by_our_deadline(hub_side: Any, impatient: Deadlines) -> None:
+    """The client swallows this outcome and would wait for ever."""
+    uplink = hub_side.connect(replace(impatient, send_s=3.0))
+    hub_side.hubs.faults.released = 1
+    with pytest.raises(UplinkError, match="no acknowledgement"):
+        await uplink.send(SEALED, Lane.LIVE)
+    await recovers(hub_side, uplink)
+
+
+async def test_a_mute_far_side_at_connect_ends_by_our_deadline(hub_side: Any, impatient: Deadlines) -> None:
+    """The connection stands, and nothing is ever said on it."""
+    uplink = hub_side.connect(impatient)
+    hub_side.hubs.faults.black_hole = True
+    with pytest.raises(UplinkError, match="no acknowledgement"):
+        await uplink.send(SEALED, Lane.LIVE)
+    hub_side.hubs.faults.black_hole = False
+    await recovers(hub_side, hub_side.uplink)
+
+
+async def test_a_far_side_that_falls_mute_mid_send_ends_by_our_deadline(
+    hub_side: Any, impatient: Deadlines, until: Callable[..., Any]
+) -> None:
+    """The event is under way when the answers stop; sent again it is the same envelope."""
+    uplink = hub_side.connect(replace(impatient, send_s=4.0))
+    await uplink.send(SEALED, Lane.LIVE)
+    hub_side.hubs.faults.latency_s = 0.5
+    async with asyncio.TaskGroup() as tasks:
+        sending = tasks.create_task(expect_deadline(uplink))
+        await until(lambda: len(hub_side.arrived()) == 2)
+        hub_side.hubs.faults.black_hole = True
+        await sending
+    hub_side.hubs.faults.black_hole, hub_side.hubs.faults.latency_s = False, 0.0
+    await recovers(hub_side, uplink)
+    assert set(hub_side.arrived()) == {SEALED}
+
+
+async def expect_deadline(uplink: Any) -> None:
+    with pytest.raises(UplinkError, match="no acknowledgement"):
+        await uplink.send(SEALED, Lane.LIVE)
+
+
+async def test_a_connection_cut_after_storing_gives_duplicates_with_equal_properties(hub_side: Any) -> None:
+    """The sender cannot know; the cloud can, since all copies say the same of themselves."""
+    hub_side.hubs.faults.drop_after_store = 1
+    try:
+        await hub_side.uplink.send(SEALED, Lane.LIVE)
+    except UplinkError:
+        await hub_side.uplink.send(SEALED, Lane.LIVE)
+    assert hub_side.arrived() == [SEALED, SEALED]
+    first, second = hub_side.properties()
+    assert first == second
+
+
+async def test_a_detached_link_and_an_idle_cut_recover(hub_side: Any) -> None:
+    """Whether the client mends it by itself or fails, one more send is enough."""
+    await hub_side.uplink.send(SEALED, Lane.LIVE)
+    for break_it in (lambda: setattr(hub_side.hubs.faults, "detach", 1), hub_side.hubs.cut):
+        break_it()
+        try:
+            await hub_side.uplink.send(SEALED, Lane.LIVE)
+        except UplinkError as error:
+            assert error.retryable
+            await hub_side.uplink.send(SEALED, Lane.LIVE)
+    assert len(hub_side.arrived()) >= 3
+
+
+async def test_a_refused_endpoint_is_an_error_in_time_and_recovers_when_it_is_back(
+    hub_side: Any, impatient: Deadlines
+) -> None:
+    hubs: EventHubs = hub_side.hubs
+    port = hubs.port
+    await hubs.stop()
+    with pytest.raises(UplinkError) as failure:
+        await hub_side.connect(impatient).send(SEALED, Lane.LIVE)
+    assert failure.value.hint
+    await hubs.serve(port=port)
+    await recovers(hub_side, hub_side.uplink)
+
+
+async def test_an_envelope_that_is_too_large_is_never_sent(hub_side: Any) -> None:
+    """It is refused before it leaves, and not for trying again."""
+    large = Sealed("northfield", 1, Stream.READINGS, 1, 1, 0, bytes(EVENT_BYTES_MAX + 1))
+    with pytest.raises(UplinkError, match="more than Event Hubs takes") as failure:
+        await hub_side.uplink.send(large, Lane.LIVE)
+    assert not failure.value.retryable
+
+
+async def test_the_largest_allowed_envelope_is_taken(hub_side: Any) -> None:
+    largest = Sealed("northfield", 1, Stream.READINGS, 1, 1, 2**32 - 1, bytes(EVENT_BYTES_MAX))
+    await hub_side.uplink.send(largest, Lane.LIVE)
+    assert hub_side.arrived() == [largest]
+
+
+async def test_a_malformed_connection_string_is_a_value_error(hub_side: Any) -> None:
+    with pytest.raises(ValueError, match="Connection String"):
+        type(hub_side.uplink).from_connection_string("Endpoint=nonsense", "readings")

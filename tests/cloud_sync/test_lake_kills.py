@@ -1,0 +1,93 @@
+"""The lake under fire: the companion dies at any moment, and every reading still stands once."""
+
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from lakes import START_US, Hub, sealed, send_with_repeats
+
+from appliance.contract.envelope import Envelope, seal
+from appliance.contract.prediction import Prediction
+from appliance.contract.reading import Stream
+from cloud_sync.drain import Drain
+from cloud_sync.gold import Gold
+from cloud_sync.lake import Lake
+from cloud_sync.silver import Silver
+
+WORKER = """
+import asyncio, pathlib, sys
+from cloud_sync import silver
+from cloud_sync.drain import Drain
+from cloud_sync.gold import Gold
+from cloud_sync.lake import Lake
+from cloud_sync.silver import Silver
+from cloud_sync.source import FolderSource
+silver.ENVELOPES_PER_PASS_MAX = 4
+lake, hub = Lake(pathlib.Path(sys.argv[2])), FolderSource(pathlib.Path(sys.argv[1]))
+print("ready", flush=True)
+while True:
+    asyncio.run(Drain(lake, hub).once())
+    Silver(lake).step()
+    Gold(lake).refresh()
+"""
+LIVES = 8
+
+
+def events(first: int, count: int) -> Envelope:
+    pump = "acme/northfield/utilities/boiler-house/feed/pmp-204"
+    said = [Prediction(pump, START_US + n, 0.1, 86_400, 1, None, 90, "m", "", ()) for n in range(first, first + count)]
+    return Envelope("northfield", 1, Stream.EVENTS, first, tuple(one.entry(START_US) for one in said))
+
+
+def start(hub: Path, lake: Path, log: Path) -> "subprocess.Popen[bytes]":
+    with log.open("ab") as errors:
+        return subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(hub), str(lake)], stdout=subprocess.PIPE, stderr=errors
+        )
+
+
+async def test_every_reading_stands_once_whatever_is_killed(tmp_path: Path) -> None:
+    """Two companions at a time share a lake and are killed at random moments of drain, silver and gold."""
+    chance = random.Random(11)
+    lake, hub = Lake(tmp_path / "lake"), Hub(tmp_path / "hub")
+    for name in ("bronze/events", "silver/readings"):
+        lake.table(name)
+    log = tmp_path / "workers.log"
+    for life in range(LIVES):
+        start_at = life * 1_000 + 1
+        send_with_repeats(hub, 1_000, (0, 1, 2), seed=life, first=start_at)
+        hub.send(seal(events(life * 10 + 1, 15)), life % 3)
+        hub.send_raw({}, b"junk", life % 3)
+        workers = [start(tmp_path / "hub", tmp_path / "lake", log) for _ in range(2)]
+        for worker in workers:
+            assert worker.stdout is not None
+            assert worker.stdout.readline() == b"ready\n", log.read_text()
+        ends = time.monotonic() + chance.uniform(0.05, 0.8)
+        while time.monotonic() < ends:
+            assert all(worker.poll() is None for worker in workers), log.read_text()
+            time.sleep(0.01)
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+            assert worker.stdout is not None
+            worker.stdout.close()
+    progressed = lake.table("silver/readings").version()
+    hub.send(sealed(1, 10), 0)
+    await Drain(lake, hub).once()
+    Silver(lake).run_once()
+    Gold(lake).refresh()
+    assert progressed > LIVES, "the lives were too short to prove anything"
+    sent = sum(1 for _ in (tmp_path / "hub").rglob("*.json"))
+    checks = {
+        f"SELECT count(*), count(DISTINCT (eh_partition, eh_sequence)), {sent} FROM bronze.events": sent,
+        "SELECT count(*), count(DISTINCT seq), max(seq) FROM silver.readings": LIVES * 1_000,
+        "SELECT count(*), count(DISTINCT seq), max(seq) FROM silver.predictions": LIVES * 10 + 5,
+        f"SELECT count(*), count(DISTINCT (eh_partition, eh_sequence)), {LIVES} FROM bronze.dead_letters": LIVES,
+        f"SELECT sum(n)::BIGINT, {LIVES} * 1000, {LIVES} * 1000 FROM gold.sensor_hourly": LIVES * 1_000,
+        f"SELECT sum(predictions)::BIGINT, {LIVES} * 10 + 5, {LIVES} * 10 + 5 FROM gold.predictions_daily": LIVES * 10
+        + 5,
+    }
+    for sql, expected in checks.items():
+        assert list(lake.query(sql).to_pylist()[0].values()) == [expected] * 3, sql
