@@ -4,7 +4,6 @@ import asyncio
 import json
 import math
 import re
-import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -149,16 +148,21 @@ async def replay(
         plan = Plan.of(template, time_column, recording.columns)
         total = recording.rows * len(plan.values)
         try:
-            async with await Publisher.connect(host, port, WINDOW) as publisher:
+            async with await _connected(host, port) as publisher:
                 await _publish(publisher, rows_of(recording, plan), speed, lambda done: progress(done, total))
         except PublishError as error:
             raise ReplayError(str(error)) from error
-        except (ConnectionError, TimeoutError, socket.gaierror) as error:
-            reason = error.strerror or type(error).__name__
-            hint = "is the appliance running, and is --mqtt right?"
-            raise ReplayError(f"no broker answers at {host}:{port} ({reason}); {hint}") from error
         progress(publisher.acknowledged, publisher.acknowledged)
         return publisher.acknowledged
+
+
+async def _connected(host: str, port: int) -> Publisher:
+    try:
+        return await Publisher.connect(host, port, WINDOW)
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
+        hint = "is the appliance running, and is --mqtt right?"
+        raise ReplayError(f"no broker answers at {host}:{port} ({reason}); {hint}") from error
 
 
 async def _publish(publisher: Publisher, rows: Iterator[Row], speed: float, progress: Callable[[int], None]) -> None:

@@ -25,7 +25,7 @@ GOLD_PAUSE_S_MIN = 2.0
 GOLD_SHARE_MAX = 0.1
 """Of the time; a refresh that takes longer comes less often."""
 PAUSE_S_MIN, PAUSE_S_MAX = 1.0, 60.0
-STOP_S_MAX = 1.5
+STOP_S_MAX = 1.7
 _EXPECTED = (DeltaError, duckdb.Error, OSError)
 """A full disk, a store that is away: the next pass tries again, from where the tables stand."""
 
@@ -58,7 +58,6 @@ async def serve(config: Config) -> None:
         signal.signal(name, lambda *_: loop.call_soon_threadsafe(stop.set))
     log.info("cloud_sync: %s into %s", config.hub.name or config.hub.folder, lake.path)
     drain = Drain(lake, source_of(config.hub))
-    is_asked = False
 
     def end() -> None:
         loop.call_soon_threadsafe(stop.set)
@@ -71,13 +70,20 @@ async def serve(config: Config) -> None:
         is_asked = thread.is_alive()
         layers.stop.set()
         draining.cancel()
-    await asyncio.to_thread(thread.join, STOP_S_MAX)
-    log.info("cloud_sync: stopped")
+        if is_asked:
+            impatience = threading.Timer(STOP_S_MAX, _leave)
+            impatience.daemon = True
+            impatience.start()
+    await asyncio.to_thread(thread.join)
     assert is_asked, "silver and gold have ended by themselves; the error stands above"
-    if thread.is_alive():
-        # Stopping is a crash with manners: whatever is cut here is repeated by the next start.
-        logging.shutdown()
-        os._exit(0)
+    log.info("cloud_sync: stopped")
+
+
+def _leave() -> None:
+    """Stopping is a crash with manners: whatever is cut here is repeated by the next start."""
+    log.info("cloud_sync: stopped in the middle of a pass")
+    logging.shutdown()
+    os._exit(0)
 
 
 class Layers:

@@ -27,16 +27,13 @@ class Follower:
         self._buffer, self._cursor = buffer, cursor
         self._sealed: deque[Outgoing] = deque()
         self._promised = _promised(cursor, buffer.epoch)
-
-    @property
-    def acknowledged(self) -> int:
-        """The number of the last entry the far side has acknowledged."""
-        return self._cursor.seq
+        self.acknowledged = cursor.seq
+        """The number of the last entry the far side has acknowledged, as it stands on disk."""
 
     @property
     def backlog(self) -> int:
         """Entries that wait for their acknowledgement."""
-        return self._cursor.behind
+        return self._buffer.last(self._cursor.stream) - self.acknowledged
 
     async def next(self) -> Outgoing | None:
         """The envelope to send now, the same one until `sent` is called; None when nothing waits."""
@@ -48,6 +45,7 @@ class Follower:
         """The envelope from `next` has been acknowledged: move on, durably."""
         await self._cursor.advance(_last(self._sealed[0].sealed))
         self._sealed.popleft()
+        self.acknowledged = self._cursor.seq
 
     async def _seal(self) -> list[Outgoing]:
         ends, self._promised = self._promised, []

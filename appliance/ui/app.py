@@ -26,12 +26,13 @@ from appliance.ui.frame import frame, parts
 from appliance.ui.frame import values as frame_values
 from appliance.ui.headers import SafeHeaders
 from appliance.ui.live import stream
+from appliance.ui.machine import Machine
 from appliance.ui.overview import main_tag, overview, unit
 from appliance.ui.overview import state as overview_state
 from appliance.ui.overview import values as overview_values
 from appliance.ui.search import Found, find_at
 from appliance.ui.trend import curve
-from appliance.ui.view import Machine, PlantView
+from appliance.ui.view import PlantView
 
 RANGES_S = {"1h": 3_600, "8h": 28_800, "24h": 86_400, "7d": 604_800}
 CURVE_VALUES_MIN = 12

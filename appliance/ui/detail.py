@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from appliance.contract.prediction import PREDICTION_TAG, Alarm, AlarmState, Prediction, Sign
 from appliance.contract.reading import Quality, Reading
 from appliance.ui import words
+from appliance.ui.machine import Machine
 from appliance.ui.overview import ICONS, Outlook, main_tag, outlook, unit
 from appliance.ui.search import Found
 from appliance.ui.trend import MINUTE_US
-from appliance.ui.view import Machine, PlantView
+from appliance.ui.view import PlantView
 
 PLOTS_MAX = 8
 SIGNS_MAX = 6
@@ -180,7 +181,7 @@ def _state(machine: Machine, now_us: int, is_stale: bool) -> str:
 
 
 def _verdict(view: PlantView, machine: Machine, said: Prediction, alarms: list[Alarm], now_us: int) -> Verdict:
-    heading = f"{words.title(said.mode)} is progressing" if said.mode else "Nothing points to a failure"
+    heading = f"{words.capital(said.mode)} is progressing" if said.mode else "Nothing points to a failure"
     if said.mode and not alarms:
         heading = f"Early signs of {said.mode}"
     health = "good" if said.health >= 70 else "fair" if said.health >= 40 else "poor"
@@ -236,7 +237,7 @@ def _sign_row(sign: Sign) -> SignRow:
     normal = f"{words.number(sign.normal_low)} – {words.number(sign.normal_high)}"
     return SignRow(
         name=words.sign_name(sign),
-        value=f"{words.number(sign.value)} {sign.unit}".strip(),
+        value=f"{words.number(sign.value)} {words.unit(sign.unit)}".strip(),
         normal=normal,
         at=round(max(1.5, min(at, 98.5)), 1),
         is_out=not sign.normal_low <= sign.value <= sign.normal_high,

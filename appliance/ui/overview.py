@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from appliance.contract.prediction import Prediction
 from appliance.ui import words
+from appliance.ui.machine import Limit, Machine, Tag
 from appliance.ui.trend import History, Spark, spark
-from appliance.ui.view import Limit, Machine, PlantView, Tag
+from appliance.ui.view import PlantView
 
 TILES_MAX = 60
 """Tiles of one area."""
@@ -119,7 +120,7 @@ def main_tag(machine: Machine) -> Tag | None:
 
 def unit(machine: Machine, tag: str) -> str:
     """The unit of a tag, empty when nobody said it."""
-    return machine.equipment.units.get(tag, "") if machine.equipment else ""
+    return words.unit(machine.equipment.units.get(tag, "")) if machine.equipment else ""
 
 
 def values(view: PlantView) -> Mapping[str, str]:
@@ -153,7 +154,7 @@ def _attention(view: PlantView, clock_us: int) -> list[Attention]:
                 name=machine.equipment.name if machine.equipment else "",
                 priority=alarm.priority,
                 since=words.length((clock_us - alarm.raised_at_us) / 1_000_000),
-                message=words.title(mode) if mode else alarm.message,
+                message=words.capital(mode) if mode else alarm.message,
                 outlook=outlook(machine.prediction) if machine.prediction else None,
                 advice=words.advice(machine.type, mode).line,
             )
@@ -226,7 +227,8 @@ def _tile(view: PlantView, machine: Machine, now_us: int) -> Tile:
 def _spark(history: History, end_us: int) -> Spark | None:
     """The last hours; of a topic that speaks rarely, the last week."""
     history.settle()
-    is_rare = len(history.tens.between(end_us - SPARK_US, end_us)) < len(history.tens.spans) < SPARK_POINTS_MIN
+    recent = history.tens.between(end_us - SPARK_US, end_us)
+    is_rare = len(recent) < min(SPARK_POINTS_MIN, len(history.tens.spans))
     return spark(history, end_us - (WEEK_US if is_rare else SPARK_US), end_us)
 
 

@@ -7,7 +7,7 @@ from time import monotonic
 
 from appliance.buffer.buffer import Buffer
 from appliance.contract.reading import Reading, Stream
-from appliance.ui.view import split
+from appliance.ui.machine import split
 
 SCAN_ENTRIES_MAX = 2_000_000
 SCAN_S_MAX = 4.0

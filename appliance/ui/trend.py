@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from statistics import median
 
 from appliance.contract.rollup import Rollup
 
@@ -14,10 +13,11 @@ RAW_MAX = 600
 """Newest single values kept of a topic, for curves shorter than its minutes."""
 GAP_STEPS = 5
 """A curve is cut where this many of its usual steps are missing."""
+GAP_US_MIN = 30_000_000
 GATHERED_MAX = 64
 """Values of one minute merged at once."""
 POINTS_MIN, POINTS_MAX = 50, 4_000
-SPARK_POINTS, SPARK_TENS_MIN = 120, 24
+SPARK_TENS_MIN = 24
 
 
 @dataclass(slots=True)
@@ -145,10 +145,7 @@ class Curve:
 
 def curve(history: History, start_us: int, end_us: int, points: int) -> Curve:
     """At most about `points` points whose minima and maxima are those of the data."""
-    return _drawn(*history.between(start_us, end_us), start_us, end_us, points)
-
-
-def _drawn(rollups: list[Rollup], span_us: int, start_us: int, end_us: int, points: int) -> Curve:
+    rollups, span_us = history.between(start_us, end_us)
     column_us = max(1, 2 * (end_us - start_us) // max(POINTS_MIN, min(points, POINTS_MAX)))
     times: list[int] = []
     values: list[float | None] = []
@@ -170,8 +167,9 @@ def _runs(rollups: list[Rollup], span_us: int) -> Iterator[list[Rollup]]:
     """The rollups cut where far more time passes between two of them than usual."""
     if not rollups:
         return
-    usual_us = median(late.first_us - early.first_us for early, late in pairwise(rollups)) if len(rollups) > 1 else 0
-    gap_us = max(GAP_STEPS * usual_us, 2 * span_us, 1)
+    # Nine in ten steps rather than the median: who reports only changes is not silent between them.
+    steps_us = sorted(late.first_us - early.first_us for early, late in pairwise(rollups)) or [0]
+    gap_us = max(GAP_STEPS * steps_us[len(steps_us) * 9 // 10], 2 * span_us, GAP_US_MIN)
     run = [rollups[0]]
     for early, late in pairwise(rollups):
         if late.first_us - early.last_us > gap_us:
@@ -213,32 +211,29 @@ class Spark:
 
 
 def spark(history: History, start_us: int, end_us: int) -> Spark | None:
-    """The small curve of a tile; None when there is nothing to draw."""
+    """The small curve of a tile, of means; None when there is nothing to draw."""
     history.settle()
     rollups, span_us = history.tens.between(start_us, end_us), history.tens.span_us
     if len(rollups) < SPARK_TENS_MIN:
         rollups, span_us = history.between(start_us, end_us)
-    drawn = _drawn(rollups, span_us, start_us, end_us, SPARK_POINTS)
-    values = [value for value in drawn.values if value is not None]
-    if not values:
+    if not rollups:
         return None
+    means = [rollup.mean for rollup in rollups]
     low, high = _usual(history)
-    bottom, top = min(*values, low), max(*values, high)
+    bottom, top = min(*means, low), max(*means, high)
     pad = 0.18 * (top - bottom) or max(abs(top) * 0.05, 0.5)
     bottom, top = bottom - pad, top + pad
-    begin_us = drawn.times_us[0]
-    width_us = max(drawn.times_us[-1] - begin_us, 1)
+    begin_us = rollups[0].first_us
+    width_us = max(rollups[-1].first_us - begin_us, 1)
 
     def y(value: float) -> float:
         return round(24 - 24 * (value - bottom) / (top - bottom), 1)
 
-    lines: list[list[str]] = [[]]
-    for at_us, value in zip(drawn.times_us, drawn.values, strict=True):
-        if value is None:
-            lines.append([])
-        else:
-            lines[-1].append(f"{100 * (at_us - begin_us) / width_us:.1f},{y(value)}")
-    return Spark(tuple(" ".join(line) for line in lines), y(high), max(1.5, round(y(low) - y(high), 1)))
+    lines = [
+        " ".join(f"{100 * (rollup.first_us - begin_us) / width_us:.1f},{y(rollup.mean)}" for rollup in run)
+        for run in _runs(rollups, span_us)
+    ]
+    return Spark(tuple(lines), y(high), max(1.5, round(y(low) - y(high), 1)))
 
 
 def _usual(history: History) -> tuple[float, float]:

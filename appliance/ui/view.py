@@ -5,15 +5,15 @@ import json
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import median_high
-from typing import Protocol
 
 from appliance.buffer.buffer import Buffer
 from appliance.contract.prediction import ALARM_ORIGIN, PREDICTION_ORIGIN, PREDICTION_TAG, Alarm, AlarmState, Prediction
 from appliance.contract.reading import Quality, Reading, Stream, message_id
+from appliance.ui.machine import Equipment, Machine, Tag, split
 from appliance.ui.trend import History
 
 log = logging.getLogger(__name__)
@@ -25,89 +25,11 @@ MACHINES_MAX = 2_000
 TOPICS_WITH_RAW_MAX = 500
 SPANS_MAX = 300_000
 """Rollup spans of all topics together."""
-ARRIVALS_MAX = 40
 ALARMS_MAX = 1_000
 ALARM_EVENTS_MAX = 200
 BATCH_MAX = 2_000
 POLL_S = 0.25
-STALE_US = 30_000_000
 RATE_S = 10
-
-
-class Limit(Protocol):
-    """A limit of one tag, as configured."""
-
-    @property
-    def tag(self) -> str: ...
-    @property
-    def high(self) -> float | None: ...
-    @property
-    def low(self) -> float | None: ...
-    @property
-    def priority(self) -> int: ...
-    @property
-    def message(self) -> str: ...
-
-
-class Equipment(Protocol):
-    """One configured machine: where it stands, what it is called, and the limits of its tags."""
-
-    @property
-    def path(self) -> str: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def type(self) -> str: ...
-    @property
-    def units(self) -> Mapping[str, str]: ...
-    @property
-    def limit(self) -> Sequence[Limit]: ...
-
-
-@dataclass(slots=True)
-class Tag:
-    """The latest of one topic, and its past."""
-
-    topic: str
-    name: str
-    latest: Reading
-    history: History
-
-
-@dataclass(slots=True)
-class Machine:
-    """What is known of one equipment, configured or not."""
-
-    path: str
-    equipment: Equipment | None
-    tags: dict[str, Tag] = field(default_factory=dict)
-    arrivals: deque[tuple[int, Reading]] = field(default_factory=lambda: deque(maxlen=ARRIVALS_MAX))
-    newest_us: int = 0
-    """Newest source time."""
-    arrival_us: int = 0
-    """Newest arrival."""
-    prediction: Prediction | None = None
-    predicted: History = field(default_factory=lambda: History.new(True))
-
-    @property
-    def id(self) -> str:
-        return self.path.rpartition("/")[2] or self.path
-
-    @property
-    def type(self) -> str:
-        return self.equipment.type if self.equipment else ""
-
-    @property
-    def is_stopped(self) -> bool:
-        running = self.tags.get("running")
-        return running is not None and running.latest.value is False
-
-    def is_stale(self, now_us: int) -> bool:
-        """Judged by arrival, because plant time may run at any speed."""
-        return now_us - self.arrival_us > STALE_US
-
-    def limit(self, tag: str) -> Limit | None:
-        return next((limit for limit in self.equipment.limit if limit.tag == tag), None) if self.equipment else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,15 +123,19 @@ class PlantView:
 
     def _admit(self, reading: Reading) -> tuple[Machine, Tag] | None:
         path, name = split(reading.topic)
-        machine = self.machines.get(path)
-        if len(self._tags) >= TOPICS_MAX or (machine is None and len(self.machines) >= MACHINES_MAX):
-            return None
+        machine = self._machine(path) if len(self._tags) < TOPICS_MAX else None
         if machine is None:
-            machine = self.machines[path] = Machine(path, None)
+            return None
         with_raw = machine.equipment is not None or len(self._tags) < TOPICS_WITH_RAW_MAX
         tag = machine.tags[name] = Tag(reading.topic, name, reading, History.new(with_raw))
         self._tags[reading.topic] = (machine, tag)
         return self._tags[reading.topic]
+
+    def _machine(self, path: str) -> Machine | None:
+        """The machine, made known when it is new; None when there are too many."""
+        if path not in self.machines and len(self.machines) < MACHINES_MAX:
+            self.machines[path] = Machine(path, None)
+        return self.machines.get(path)
 
     def _take_event(self, seq: int, entry: Reading) -> None:
         try:
@@ -222,12 +148,10 @@ class PlantView:
             log.warning("page: event %d cannot be read, shown without it: %r", seq, error)
 
     def _take_prediction(self, prediction: Prediction, arrival_us: int) -> None:
-        machine = self.machines.get(prediction.equipment)
+        machine = self._machine(prediction.equipment)
         if machine is None:
-            if len(self.machines) >= MACHINES_MAX:
-                self.dropped += 1
-                return
-            machine = self.machines[prediction.equipment] = Machine(prediction.equipment, None)
+            self.dropped += 1
+            return
         machine.prediction = prediction
         self.predicted_us = max(self.predicted_us, arrival_us)
         if math.isfinite(prediction.probability):
@@ -236,6 +160,7 @@ class PlantView:
     def _take_alarm(self, seq: int, alarm: Alarm) -> None:
         self.alarm_events.append((seq, alarm))
         name = (alarm.equipment, alarm.key)
+        self._machine(alarm.equipment)
         if alarm.state is AlarmState.RAISED and (name in self.alarms or len(self.alarms) < ALARMS_MAX):
             self.alarms[name] = alarm
         elif alarm.state is not AlarmState.RAISED:
@@ -307,12 +232,3 @@ class PlantView:
 
     def message_id(self, seq: int) -> str:
         return message_id(self.buffer.plant, self.buffer.epoch, Stream.READINGS, seq)
-
-
-def split(topic: str) -> tuple[str, str]:
-    """Equipment path and tag of any topic, also of one that does not fit the grammar."""
-    levels = topic.split("/", 6)
-    if len(levels) == 7:
-        return "/".join(levels[:6]), levels[6]
-    path, _, tag = topic.rpartition("/")
-    return path or "(no level)", tag

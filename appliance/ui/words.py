@@ -90,8 +90,16 @@ def advice(kind: str, mode: str) -> Advice:
 
 def title(level: str) -> str:
     """A level of a topic as a heading: `boiler-house` is `Boiler house`."""
-    words = level.replace("-", " ").replace("_", " ").strip()
-    return words[:1].upper() + words[1:]
+    return capital(level.replace("-", " ").replace("_", " ").strip())
+
+
+def capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def unit(text: str) -> str:
+    """A unit as it is printed: `m3/h` is `m³/h`."""
+    return text.replace("m3", "m³").replace("m2", "m²")
 
 
 def tag_name(tag: str) -> str:
@@ -103,7 +111,8 @@ def tag_name(tag: str) -> str:
 def tag_short(tag: str) -> str:
     """A tag in few words: `vibration_de` is `DE vibration`."""
     stem, _, end = tag.rpartition("_")
-    return f"{_ENDS[end][0]} {lower(title(stem))}" if stem and end in _ENDS else title(tag)
+    words = f"{_ENDS[end][0]} {lower(title(stem))}" if stem and end in _ENDS else title(tag)
+    return words.replace("temperature", "temp").replace("Temperature", "Temp")
 
 
 def number(value: Value) -> str:
@@ -197,7 +206,7 @@ def _deviation(sign: Sign) -> str:
 
 
 def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + "."
+    return f"{capital(text)}."
 
 
 def lower(text: str) -> str:

@@ -144,7 +144,7 @@ KINDS: dict[str, tuple[tuple[Mode, ...], tuple[Tag, ...], Says]] = {
         _fan,
     ),
     "press": (
-        (Mode("hydraulic leakage", 380.0, 26.0, 2.0),),
+        (Mode("drift", 380.0, 26.0, 2.0),),
         (
             Tag("ram_pressure", 0.8, 0.5),
             Tag("oil_temperature", 0.25, 0.2),

@@ -10,7 +10,7 @@ from cloud_sync.training.histories import Histories
 
 Array = NDArray[np.float64]
 
-_CONSECUTIVE, _QUIET_ROWS, _QUIET = 2, 5, 0.8
+_CONSECUTIVE, _QUIET_ROWS, _QUIET = 2, 6, 0.8
 _YEAR_MINUTES = 365.25 * 1440
 _THRESHOLDS = np.round(np.arange(0.05, 0.96, 0.01), 2)
 
@@ -96,7 +96,7 @@ def _lives(histories: Histories) -> list[NDArray[np.int64]]:
 
 
 def _raised(probability: Array, threshold: float) -> NDArray[np.int64]:
-    """At which rows of one life an alarm is raised, by the rules of the appliance."""
+    """At which rows of one life an alarm is raised, by the rules of the appliance (half an hour of calm clears it)."""
     raised, above, quiet, standing = [], 0, 0, False
     for row, value in enumerate(probability):
         above = above + 1 if value >= threshold else 0

@@ -9,6 +9,10 @@ from appliance.contract.features import READY_MINUTES, TAGS, Minutes, Rows, feat
 from cloud_sync.simulation.physics import Fleet, modes_of, tags_of
 
 MINUTE_S = 60.0
+FOLDS, CHOOSING_FOLD, JUDGING_FOLD = 5, 3, 4
+"""Machines are dealt out to folds: most are for training, one fold chooses the threshold, one gives the figures."""
+_SPACING_MINUTES, _JUDGING_SPACING_MINUTES = (20, 60, 240), (5, 10, 30)
+"""Between two rows of a machine that has up to a day, up to four days, or longer to run."""
 _SAMPLES = (1, 1, 2, 6, 12, 60)
 """Samples behind a minute's mean: the speed of the plant and the server's interval decide it."""
 _WINDOWS_AT_ONCE = 4_000
@@ -83,7 +87,8 @@ def _machine(type: str, lives: _Lives, machine: int, modes: list[str], rng: np.r
         if len(failures)
         else 0 * minutes
     )
-    every = np.where(left <= 24 * 60, 20, np.where(left <= 96 * 60, 60, 240))
+    soon, later, last = _JUDGING_SPACING_MINUTES if machine % FOLDS == JUDGING_FOLD else _SPACING_MINUTES
+    every = np.where(left <= 24 * 60, soon, np.where(left <= 96 * 60, later, last))
     chosen = np.flatnonzero(seen & (left % every == machine % every))
     table = np.full((len(running), len(TAGS)), np.nan)
     table[:, [TAGS.index(tag) for tag in tags_of(type)]] = lives.values[:, :, machine]

@@ -37,7 +37,7 @@ async def test_server_busy_asks_for_a_pause(hub_side: Any) -> None:
 
 async def test_a_released_event_ends_by_our_deadline(hub_side: Any, impatient: Deadlines) -> None:
     """The client swallows this outcome and would wait for ever."""
-    uplink = hub_side.connect(replace(impatient, send_s=3.0))
+    uplink = hub_side.connect(replace(impatient, send_s=2.5))
     hub_side.hubs.faults.released = 1
     with pytest.raises(UplinkError, match="no acknowledgement"):
         await uplink.send(SEALED, Lane.LIVE)
@@ -58,7 +58,7 @@ async def test_a_far_side_that_falls_mute_mid_send_ends_by_our_deadline(
     hub_side: Any, impatient: Deadlines, until: Callable[..., Any]
 ) -> None:
     """The event is under way when the answers stop; sent again it is the same envelope."""
-    uplink = hub_side.connect(replace(impatient, send_s=4.0))
+    uplink = hub_side.connect(replace(impatient, send_s=3.0))
     await uplink.send(SEALED, Lane.LIVE)
     hub_side.hubs.faults.latency_s = 0.5
     async with asyncio.TaskGroup() as tasks:

@@ -2,7 +2,7 @@
 // One stream of live values for this page. The page is judged by the heartbeat, never by the state of the socket:
 // a frozen server keeps its sockets open.
 (() => {
-  const LOST_S = 5, RENEW_S = 10, PAUSE_S_MAX = 15;
+  const LOST_S = 5, RENEW_S = 10, PAUSE_S_MAX = 5;
   const url = document.body.dataset.live;
   if (!url) return;
   const root = document.documentElement;
