@@ -98,18 +98,9 @@ async def run(data: Path, ports: Ports, speed: float, seed: int, browser: bool, 
         hub = ["cloud_sync.cli", "emulate", "--port", str(ports.amqp), "--data", str(data / "hub")]
         parts.start("plant", partial(_child, "plant", plant, data, refusal))
         parts.start("hub", partial(_child, "hub", hub, data, refusal))
-        starting = asyncio.ensure_future(_start_rest(data, ports, parts.start, refusal))
-        stopping = asyncio.ensure_future(asked_to_stop.wait())
-        await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
-        if not asked_to_stop.is_set():
-            starting.result()
-            _welcome(data, ports, speed, say)
-            if browser:
-                webbrowser.open(f"http://127.0.0.1:{ports.http}")
-            parts.start("status", partial(_say_status, ports, say))
-            await stopping
-        starting.cancel()
-        stopping.cancel()
+        welcome = partial(_welcome, data, ports, speed, browser, say)
+        parts.start("start", partial(_start_rest, data, ports, parts.start, refusal, welcome))
+        await asked_to_stop.wait()
         if not refusal.text:
             say("stopping ...")
     if refusal.text:
@@ -118,9 +109,13 @@ async def run(data: Path, ports: Ports, speed: float, seed: int, browser: bool, 
 
 
 async def _start_rest(
-    data: Path, ports: Ports, start: Callable[[str, Callable[[], Any]], None], refusal: Refusal
+    data: Path,
+    ports: Ports,
+    start: Callable[[str, Callable[[], Any]], None],
+    refusal: Refusal,
+    welcome: Callable[[], Any],
 ) -> None:
-    """Start the appliance and the cloud companion as soon as what they need is there."""
+    """Start the appliance and the cloud companion as soon as what they need is there, then say that they run."""
     equipment = data / "equipment.toml"
     await _until(equipment.exists, "the machines")
     await _until(partial(_listens, ports.opcua), "the machines' OPC UA server")
@@ -132,6 +127,7 @@ async def _start_rest(
     appliance = ["appliance.cli", "run", "--config", str(data / "plant.toml")]
     start("appliance", partial(_child, "appliance", appliance, data, refusal))
     await _until(partial(_listens, ports.http), "the page")
+    start("status", welcome)
 
 
 async def _child(name: str, arguments: list[str], data: Path, refusal: Refusal) -> None:
@@ -231,17 +227,17 @@ path = {json.dumps(str(data / "lake"))}
 """
 
 
-def _welcome(data: Path, ports: Ports, speed: float, say: Callable[[str], None]) -> None:
+async def _welcome(data: Path, ports: Ports, speed: float, browser: bool, say: Callable[[str], None]) -> None:
+    """Say where everything is, then now and then what came in, what the cloud has, and what stands out."""
+    page = f"http://127.0.0.1:{ports.http}"
     say(f"plant {PLANT}: running, plant time {speed:g} times as fast; Ctrl-C stops it")
-    say(f"  page      http://127.0.0.1:{ports.http}")
+    say(f"  page      {page}")
     say(f"  UNS       mqtt://127.0.0.1:{ports.mqtt}    try: mosquitto_sub -p {ports.mqtt} -t '{ROOT}/#' -v")
     say(f"  machines  opc.tcp://127.0.0.1:{ports.opcua}")
     say(f"  cloud     Event Hubs endpoint on port {ports.amqp}, lake in {data / 'lake'}")
     say(f"  status    plantward status --data {data}")
-
-
-async def _say_status(ports: Ports, say: Callable[[str], None]) -> None:
-    """One plain line now and then: what came in, what the cloud has, what stands out."""
+    if browser:
+        await asyncio.to_thread(webbrowser.open, page)
     while True:
         await asyncio.sleep(STATUS_EVERY_S)
         try:

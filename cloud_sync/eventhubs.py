@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CALL_S_MAX = 20.0
-CLOSE_S_MAX = 5.0
+CLOSE_S_MAX = 1.5
 SILENCE_S_MAX = 60.0
 """The SDK calls back with an empty list each `WAIT_S`; when even that stops, the link is dead."""
 WAIT_S = 1.0
 PAUSE_S_MIN, PAUSE_S_MAX = 0.5, 30.0
 EVENTS_PER_LINK_MAX = 20_000
 """The SDK never forgets a delivery tag, so links are renewed."""
+_BROKEN = (TimeoutError, OSError, KeyError, AttributeError)
+"""What the SDK raises beside its own errors; the last two when the link goes away under its hands."""
 
 
 class EventHubs:
@@ -54,7 +56,7 @@ class EventHubs:
                         -1 if properties["is_empty"] else properties["last_enqueued_sequence_number"]
                     )
                 return found
-        except (EventHubError, TimeoutError, OSError) as error:
+        except (EventHubError, *_BROKEN) as error:
             raise SourceError(f"hub {self.hub}: not reached ({_said(error)}); is it running?") from error
         finally:
             await _close(client)
@@ -88,7 +90,7 @@ class _Follower:
             error: BaseException | None = None
             try:
                 await self._one_link()
-            except* (EventHubError, TimeoutError, OSError) as group:
+            except* (EventHubError, *_BROKEN) as group:
                 error = group.exceptions[0]
             if error is not None:
                 await self._pauses.lost(error)
@@ -171,7 +173,7 @@ class _Pauses:
 async def _close(client: "EventHubConsumerClient") -> None:
     from azure.eventhub.exceptions import EventHubError
 
-    with suppress(EventHubError, TimeoutError, OSError):
+    with suppress(EventHubError, *_BROKEN):
         async with asyncio.timeout(CLOSE_S_MAX):
             await client.close()
 

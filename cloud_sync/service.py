@@ -67,15 +67,14 @@ async def serve(config: Config) -> None:
     async with asyncio.TaskGroup() as group:
         draining = group.create_task(drain.run(), name="drain")
         await stop.wait()
-        is_asked = thread.is_alive()
         layers.stop.set()
         draining.cancel()
-        if is_asked:
+        if not layers.has_failed:
             impatience = threading.Timer(STOP_S_MAX, _leave)
             impatience.daemon = True
             impatience.start()
     await asyncio.to_thread(thread.join)
-    assert is_asked, "silver and gold have ended by themselves; the error stands above"
+    assert not layers.has_failed, "silver and gold have ended by themselves; the error stands above"
     log.info("cloud_sync: stopped")
 
 
@@ -91,6 +90,7 @@ class Layers:
 
     def __init__(self, lake: Lake, config: Config) -> None:
         self.stop = threading.Event()
+        self.has_failed = False
         self._silver = Silver(lake)
         self._gold = Gold(lake, config.gold.threshold)
         self._interval_s = config.service.interval_s
@@ -103,8 +103,8 @@ class Layers:
         try:
             self._follow()
         finally:
-            if not self.stop.is_set():
-                ended()
+            self.has_failed = not self.stop.is_set()
+            ended()
 
     def refine(self) -> Passed:
         """Silver up to bronze."""

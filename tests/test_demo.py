@@ -46,10 +46,9 @@ def test_a_wrong_start_is_one_clear_line(tmp_path: Path) -> None:
         assert f"port {port} (http)" in text
         assert "name another with --http-port" in text
     assert "does not exist" in refused(*arguments(tmp_path / "no" / "d", free_port()))
-    (tmp_path / "plant.toml").write_text("[plant]\nname = 'x'\ndta = '/'\n", "utf-8")
-    assert "plant.toml:3: unknown key 'dta'; did you mean 'data'?" in refused(
-        "check", "--config", str(tmp_path / "plant.toml")
-    )
+    (tmp_path / "plant.toml").write_text("[plant]\nname = 'x'\ndata = '/'\nspeed = 1\n", "utf-8")
+    text = refused("check", "--config", str(tmp_path / "plant.toml"))
+    assert "plant.toml:4: unknown key 'speed'; known here: data, name" in text
     assert "cannot be read" in refused("status", "--data", str(tmp_path / "nothing"))
 
 

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 KEEPALIVE_FACTOR = 1.5
 SOCKETS_PER_CONNECTION = 2
 """Sockets may be twice as many as clients: those that have not said CONNECT, and those that are closing."""
+_CONNECT_BYTE = 0x10
 _NO_REASON = Reason.SUCCESS
 
 
@@ -112,6 +113,8 @@ class Connection(asyncio.Protocol):
 
     def _process(self) -> None:
         try:
+            if self._state is State.OPEN and self._frames.peek() not in (None, _CONNECT_BYTE):
+                raise protocol_error("it does not begin with CONNECT")  # HTTP, TLS: no use waiting for more.
             while self._state in (State.OPEN, State.CONNECTED) and (frame := self._frames.pop()) is not None:
                 self._handle(frame)
         except MqttError as error:

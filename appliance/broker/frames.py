@@ -27,6 +27,10 @@ class Frames:
             self._at = 0
         self._buffer += data
 
+    def peek(self) -> int | None:
+        """The first byte of the next packet, whole or not."""
+        return self._buffer[self._at] if len(self._buffer) > self._at else None
+
     def pop(self) -> Frame | None:
         """The next whole packet, or None when more bytes are needed; raises `MqttError`."""
         buffer, at = self._buffer, self._at

@@ -175,7 +175,7 @@ async def send(connection_string: str, letters: list[Sealed]) -> None:
     async with EventHubProducerClient.from_connection_string(connection_string) as producer:
         for letter in letters:
             event = EventData(letter.body)
-            event.properties = letter.properties(Lane.LIVE)
+            event.properties = {name: str(value) for name, value in letter.properties(Lane.LIVE).items()}
             batch = await producer.create_batch(partition_key=letter.partition_key)
             batch.add(event)
             await producer.send_batch(batch)

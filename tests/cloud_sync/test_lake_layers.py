@@ -195,7 +195,10 @@ async def test_times_of_any_year_find_their_day(lake: Lake, hub: Hub) -> None:
     nonsense = [Reading(f"{PUMP}/flow", 1.0, 192, at, at, START_US, "x") for at in (-5, 2**62, 0)]
     hub.send(seal(Envelope("northfield", 1, Stream.READINGS, 2001, tuple(nonsense))))
     await all_layers(lake, hub)
-    assert one(lake, "SELECT count(*), min(event_date) FROM silver.readings WHERE seq < 1000") == (910, date(2015, 1, 1))
+    assert one(lake, "SELECT count(*), min(event_date) FROM silver.readings WHERE seq < 1000") == (
+        910,
+        date(2015, 1, 1),
+    )
     assert one(lake, "SELECT count(DISTINCT event_date) FROM gold.sensor_daily WHERE year(event_date) = 2015") == (92,)
     assert one(lake, "SELECT count(*) FROM silver.readings WHERE year(event_date) = 2096") == (4,)
     assert one(lake, "SELECT count(*), count(late_by_ms) FROM silver.readings WHERE seq > 2000") == (3, 1)
