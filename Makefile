@@ -37,7 +37,7 @@ screenshots: setup        ## the pictures in docs/images, from a running demo
 	$(BIN)/python docs/screenshots.py
 
 model: setup              ## train the model that comes with Plantward
-	$(BIN)/plantward-cloud train --out appliance/inference/models/plantward-demo.onnx --seed 1
+	$(BIN)/plantward-cloud train --out appliance/inference/models/plantward-demo.onnx --seed 0
 
 constraints:              ## pin what is installed now
 	$(BIN)/python -m pip freeze --exclude-editable | grep -v ' @ ' > constraints.txt

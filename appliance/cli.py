@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 import sys
 import urllib.error
 import urllib.request
@@ -128,7 +127,6 @@ def replay(
 
     from appliance import replay as recorded
 
-    logging.getLogger("gmqtt").setLevel(logging.ERROR)
     host, _, port = mqtt.rpartition(":")
     if not host or not port.isdecimal():
         _fail(f"--mqtt {mqtt!r} is not HOST:PORT; write for example 127.0.0.1:1883", WRONG_USAGE)

@@ -51,13 +51,18 @@ class ChildEnded(Exception):
 class Refusal:
     """What a program of the demo said when it would not start; the whole demo ends with it."""
 
-    def __init__(self, asked_to_stop: asyncio.Event) -> None:
+    def __init__(self, asked_to_stop: asyncio.Event, say: Callable[[str], None]) -> None:
         self.text = ""
+        self.say = say
         self._asked_to_stop = asked_to_stop
 
-    def give(self, text: str) -> None:
-        self.text = text
-        self._asked_to_stop.set()
+    def ended(self, name: str, code: int, last_words: str) -> None:
+        """A program has ended: wrong usage ends the demo, anything else is said, and the program starts again."""
+        if code == WRONG_USAGE:
+            self.text = last_words
+            self._asked_to_stop.set()
+        else:
+            self.say(f"{name} has ended with code {code} and is started again; its last words: {last_words[:500]}")
 
 
 def prepare(data: Path, ports: Ports) -> None:
@@ -87,9 +92,9 @@ def check_ports(ports: Ports) -> None:
 async def run(data: Path, ports: Ports, speed: float, seed: int, browser: bool, say: Callable[[str], None]) -> None:
     """Run the whole demo until it is asked to stop."""
     check_ports(ports)
-    start_logging("WARNING")
+    start_logging("CRITICAL")  # What is worth knowing is said, and each program has a log of its own.
     asked_to_stop = stop_requested()
-    refusal = Refusal(asked_to_stop)
+    refusal = Refusal(asked_to_stop, say)
     async with supervise(grace_s=STOP_S_MAX) as parts:
         equipment = data / "equipment.toml"
         equipment.unlink(missing_ok=True)
@@ -154,8 +159,7 @@ async def _child(name: str, arguments: list[str], data: Path, refusal: Refusal) 
                 process.kill()
                 await process.wait()
             raise
-    if code == WRONG_USAGE:
-        refusal.give(path.read_text("utf-8", "replace").strip().rpartition("\n")[2])
+    refusal.ended(name, code, path.read_text("utf-8", "replace").strip().rpartition("\n")[2])
     raise ChildEnded(f"{name} has ended with code {code}; its last words are in {path}")
 
 

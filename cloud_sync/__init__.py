@@ -1,1 +1,1 @@
-"""Plantward's cloud companion: drains what plants send into the lake, trains the models, and stands in for the cloud."""
+"""The cloud companion: drains what plants send into the lake, trains the models, and stands in for the cloud."""

@@ -135,7 +135,10 @@ def _config(path: Path) -> "Config":
 
 
 def _until_done(work: Coroutine[Any, Any, None]) -> None:
-    """Run to the end, or until SIGTERM or SIGINT; expected errors end the program with one line."""
+    """Run to the end, or until SIGTERM or SIGINT; expected errors end the program with one line.
+
+    What cannot start as it was asked to (a taken port, a foreign folder) is wrong usage.
+    """
     from cloud_sync.source import SourceError
 
     async def until_stopped() -> None:
@@ -147,8 +150,10 @@ def _until_done(work: Coroutine[Any, Any, None]) -> None:
     try:
         with suppress(KeyboardInterrupt, asyncio.CancelledError):
             asyncio.run(until_stopped())
-    except (SourceError, OSError, ValueError) as error:
+    except SourceError as error:
         _end(str(error), FAILED)
+    except (OSError, ValueError) as error:
+        _end(str(error), WRONG_USE)
 
 
 def _end(text: str, code: int) -> NoReturn:

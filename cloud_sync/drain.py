@@ -6,6 +6,8 @@ import random
 import time
 from collections.abc import Mapping
 
+from deltalake.exceptions import DeltaError
+
 from appliance.contract.envelope import EnvelopeError, Sealed
 from cloud_sync.bronze import Bronze, Conflict, Gap, Loss
 from cloud_sync.lake import Clock, Lake, now
@@ -20,6 +22,7 @@ FLUSH_EVENTS_MAX = 1_000
 FLUSH_BYTES_MAX = 32 * 1024 * 1024
 LISTS_WAITING_MAX = 8
 REPLAN_S_MAX = 0.5
+STORE_PAUSE_S = 5.0
 FLUSHES_PER_COMPACTION = 300
 PAUSE_S_MIN, PAUSE_S_MAX = 0.5, 30.0
 LOG_EVERY_S = 10.0
@@ -70,6 +73,7 @@ class Drain:
         if goal is not None and _reached(after, goal):
             return True
         is_silent = False
+        failed: BaseException | None = None
         lists: asyncio.Queue[list[HubEvent]] = asyncio.Queue(LISTS_WAITING_MAX)
         try:
             async with asyncio.TaskGroup() as group:
@@ -85,6 +89,13 @@ class Drain:
                 self._known.update(gap.losses if isinstance(gap, Gap) else ())
         except* TimeoutError:
             is_silent = True
+        except* (DeltaError, OSError) as group:
+            failed = group.exceptions[0]
+        if failed is not None:
+            if goal is not None:
+                raise failed
+            log.error("drain: bronze cannot be written (%s); trying again", str(failed).partition("\n")[0])
+            await asyncio.sleep(STORE_PAUSE_S)
         if is_silent:
             hint = "see whether it is running"
             raise SourceError(f"hub {self._source.hub}: nothing came for {SILENCE_S_MAX:.0f} s; {hint}")

@@ -81,6 +81,7 @@ class _Follower:
         self._hub, self._partition, self._hand_over = hub, partition, take
         self._after = after
         self._heard, self._received, self._is_handing_over = 0.0, 0, False
+        self._writers: set[asyncio.StreamWriter] = set()
         self._pauses = _Pauses(f"hub {hub.hub}, partition {partition}")
 
     async def run(self) -> None:
@@ -119,16 +120,21 @@ class _Follower:
                     )
                 )
                 try:
-                    await self._watch(failed)
+                    await self._watch(client, failed)
                 finally:
                     task.cancel()
         finally:
             failed.cancel()
+            self._writers |= _writers(client)
             await _close(client)
+            for writer in self._writers:
+                writer.transport.abort()
+            self._writers.clear()
 
-    async def _watch(self, failed: "asyncio.Future[Exception]") -> None:
+    async def _watch(self, client: "EventHubConsumerClient", failed: "asyncio.Future[Exception]") -> None:
         while self._received < EVENTS_PER_LINK_MAX:
             done, _ = await asyncio.wait({failed}, timeout=WAIT_S)
+            self._writers |= _writers(client)
             if done:
                 raise ConnectionError(_said(failed.result()))
             waited_s = time.monotonic() - self._heard
@@ -176,6 +182,18 @@ async def _close(client: "EventHubConsumerClient") -> None:
     with suppress(EventHubError, *_BROKEN):
         async with asyncio.timeout(CLOSE_S_MAX):
             await client.close()
+
+
+def _writers(client: "EventHubConsumerClient") -> set[asyncio.StreamWriter]:
+    """The client's open connections. Its own `close` skips those that the far side has cut or never answered."""
+    found = set()
+    for processor in list(getattr(client, "_event_processors", {}).values()):
+        for place in list(getattr(processor, "_consumers", {}).values()):
+            for step in ("_handler", "_connection", "_transport", "writer"):
+                place = getattr(place, step, None)
+            if isinstance(place, asyncio.StreamWriter):
+                found.add(place)
+    return found
 
 
 def _event(partition: int, data: "EventData") -> HubEvent:

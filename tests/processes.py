@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import unquote
 
 
 def free_port() -> int:
@@ -135,7 +136,7 @@ def rows(lake: Path, table: str, sql: str) -> list[tuple[Any, ...]]:
     from deltalake.exceptions import TableNotFoundError
 
     try:
-        files = DeltaTable(str(lake / table)).file_uris()
+        files = [unquote(file) for file in DeltaTable(str(lake / table)).file_uris()]
     except TableNotFoundError:
         return []
     if not files:

@@ -14,8 +14,7 @@ machine is close to the threshold."""
 KEY = "prediction"
 EQUIPMENT_MAX = 10_000
 _HOUR_S, _DAY_S = 3600, 86_400
-_CRITICAL_S = 8 * _HOUR_S
-_HIGH_S = 48 * _HOUR_S
+_SHIFT_S = 8 * _HOUR_S
 
 
 @dataclass(slots=True)
@@ -78,11 +77,8 @@ class Predictions:
 
 
 def priority_of(prediction: Prediction) -> int:
-    """1 when the machine may not see the end of the shift, 2 within two days, else 3."""
-    high_s = prediction.life_high_s
-    if high_s is not None and high_s <= _CRITICAL_S:
-        return 1
-    return 2 if high_s is not None and high_s <= _HIGH_S else 3
+    """1 when the machine may not see the end of a shift, else 2."""
+    return 1 if prediction.life_low_s < _SHIFT_S else 2
 
 
 def message_of(prediction: Prediction) -> str:
@@ -92,9 +88,16 @@ def message_of(prediction: Prediction) -> str:
 
 
 def span(low_s: int, high_s: int | None) -> str:
-    """A range of time in the larger unit that says enough: hours up to two days, then days."""
-    unit_s, unit = (_HOUR_S, "h") if (high_s or low_s) <= 2 * _DAY_S else (_DAY_S, "days")
+    """A range of time in words: hours up to two days, then days."""
     if high_s is None:
-        return f"not before {low_s // unit_s} {unit}"
-    low, high = low_s // unit_s, max(1, -(-high_s // unit_s))
-    return f"in {low} – {high} {unit}" if low >= 1 else f"within {high} {unit}"
+        return f"not before {_words(low_s)}"
+    low, high = _words(low_s), _words(high_s, up=True)
+    if low_s < _HOUR_S:
+        return f"within {high}"
+    same_unit = low.split()[1] == high.split()[1]
+    return f"in {low.split()[0] if same_unit else low} – {high}"
+
+
+def _words(life_s: int, up: bool = False) -> str:
+    unit_s, unit = (_HOUR_S, "h") if life_s <= 2 * _DAY_S else (_DAY_S, "days")
+    return f"{max(1, -(-life_s // unit_s)) if up else life_s // unit_s} {unit}"

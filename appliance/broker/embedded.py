@@ -22,6 +22,7 @@ from appliance.broker.message import Message
 from appliance.broker.namespace import Enforcement, Namespace
 from appliance.broker.packets import Connect
 from appliance.broker.properties import Properties, Property, PropertyValue
+from appliance.broker.seldom import Seldom
 from appliance.broker.wire import Reason
 from appliance.supervisor import now_us as wall_clock_us
 
@@ -67,11 +68,13 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]
     ) -> None:
         self._listeners = {_name(number): listener for number, listener in enumerate(settings.listener)}
         super().__init__(_amqtt_config(self._listeners))
+        self._servers: dict[str, Any] = {}
         self.limits, self.counters = limits, Counters()
         self.exchange = Exchange(limits)
         self.ingest = Ingest(log_of_plant, self.exchange.publish, limits, self.counters)
         self.intake = Intake(Namespace(namespace_root, Enforcement(enforce)), self.counters, now_us)
         self.connections: set[Connection] = set()
+        self.seldom = Seldom()
         self.addresses: tuple[tuple[str, int], ...] = ()
         """Where the broker listens, in the order of its listeners; empty while it does not."""
         self._sockets: dict[str, socket.socket] = {}
@@ -124,8 +127,11 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]
 
     def admit(self, connection: Connection, connect: Connect) -> None:
         """Decide, soon, whether the client may stay."""
-        assert self._admissions is not None, "connections come only while the broker runs"
-        if len(self.exchange.clients) >= self.limits.connections_max and connect.client_id not in self.exchange.clients:
+        if self._admissions is None:
+            connection.refused(Reason.SERVER_SHUTTING_DOWN, "the broker is stopping")
+        elif (
+            len(self.exchange.clients) >= self.limits.connections_max and connect.client_id not in self.exchange.clients
+        ):
             connection.refused(Reason.QUOTA_EXCEEDED, f"{self.limits.connections_max} clients are connected already")
         elif not connection.anonymous:
             # Names and certificates come with roles; until then a listener either trusts all or nobody.
@@ -197,7 +203,9 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]
             await asyncio.sleep(CHECK_S)
 
     async def _stop(self) -> None:
-        self.addresses = ()
+        self.addresses, self._admissions = (), None
+        for server in self._servers.values():
+            server.instance.close()
         for connection in tuple(self.connections):
             connection.abort()
         self.ingest.clear()
@@ -205,7 +213,7 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]
             await self.shutdown()
         for its in self._sockets.values():
             its.close()
-        self._sockets = {}
+        self._servers, self._sockets = {}, {}
 
 
 def _name(number: int) -> str:

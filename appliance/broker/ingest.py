@@ -57,11 +57,13 @@ class Ingest:
         self._log, self._publish, self._limits, self._counters = log, publish, limits, counters
         self._waiting: deque[Incoming] = deque()
         self._waiting_bytes = 0
+        self._committing = 0
         self._arrived = asyncio.Event()
         self._paused: set[Publisher] = set()
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        """How many publishes wait for their commit, those included that are being committed."""
+        return len(self._waiting) + self._committing
 
     def put(self, incoming: Incoming) -> None:
         """Take a publish; its publisher is paused while too much waits."""
@@ -94,13 +96,15 @@ class Ingest:
     def clear(self) -> None:
         """Drop what waits: its publishers were not answered, and are gone."""
         self._waiting.clear()
-        self._waiting_bytes = 0
+        self._waiting_bytes = self._committing = 0
         self._paused.clear()
 
     async def _commit(self, batch: list[Incoming]) -> None:
         readings = [incoming.reading for incoming in batch if incoming.reading is not None]
         if readings:
+            self._committing = len(batch)
             await self._log.append(readings)
+            self._committing = 0
             self._counters.recorded += len(readings)
         for incoming in batch:
             self.settle(incoming)

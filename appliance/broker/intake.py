@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable
-from time import monotonic
 from typing import Protocol
 
 from appliance.broker.ingest import Incoming, Publisher
@@ -11,14 +10,13 @@ from appliance.broker.message import Message
 from appliance.broker.namespace import Enforcement, Namespace
 from appliance.broker.packets import Publish
 from appliance.broker.payload import PayloadError, to_reading
+from appliance.broker.seldom import Seldom
 from appliance.broker.wire import Reason
 from appliance.contract.reading import Reading
 
 log = logging.getLogger(__name__)
 
 ORIGIN = "mqtt:"
-LOG_PAUSE_S = 10.0
-"""A refusal is logged at most this often; the others are counted."""
 
 
 class Client(Publisher, Protocol):
@@ -33,8 +31,7 @@ class Intake:
 
     def __init__(self, namespace: Namespace, counters: Counters, now_us: Callable[[], int]) -> None:
         self._namespace, self._counters, self._now_us = namespace, counters, now_us
-        self._logged_at = -LOG_PAUSE_S
-        self._unlogged = 0
+        self._seldom = Seldom()
 
     def judged(self, client: Client, publish: Publish) -> Incoming:
         """The publish with the reading to record, if any, and the answer to give."""
@@ -69,12 +66,7 @@ class Intake:
         return Incoming(client, publish.packet_id, message, None, reason, text)
 
     def _log(self, what: str, client: Client, publish: Publish, text: str) -> None:
-        now = monotonic()
-        if now - self._logged_at < LOG_PAUSE_S:
-            self._unlogged += 1
-            return
-        log.warning(
-            "broker: %s: %r from %s: %s (%d more since the last such line)",
-            what, publish.topic[:200], client.client_id, text, self._unlogged,
-        )  # fmt: skip
-        self._logged_at, self._unlogged = now, 0
+        left_out = self._seldom.due()
+        if left_out is not None:
+            fields = (what, publish.topic[:200], client.client_id, text, left_out)
+            log.warning("broker: %s: %r from %s: %s (%d such lines left out)", *fields)

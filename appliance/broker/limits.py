@@ -24,7 +24,7 @@ class Limits:
     """Unacknowledged QoS 1 messages on the way to one client, when the client does not say less."""
     unsent_bytes_max: int = 4 << 20
     """Bytes that wait in the socket for one client; beyond it QoS 0 is dropped and QoS 1 queued."""
-    queue_messages_max: int = 50_000
+    queue_messages_max: int = 100_000
     queue_bytes_max: int = 32 << 20
     """QoS 1 messages that wait for one client; beyond it they are dropped and counted."""
     ingest_messages_max: int = 20_000

@@ -91,11 +91,22 @@ def parts(status: Mapping[str, object], clock: words.Clock) -> tuple[PartRows, .
     """Every part of the status as a table; single facts come first, as the part `appliance`."""
     single = {name: value for name, value in status.items() if not isinstance(value, Mapping)}
     tables: list[tuple[str, Mapping[str, object]]] = [("appliance", single)] if single else []
-    tables += [(name, value) for name, value in status.items() if isinstance(value, Mapping)]
+    tables += [(name, value) for name, value in status.items() if isinstance(value, Mapping) and name != "parts"]
+    running = status.get("parts")
+    if isinstance(running, Mapping):
+        tables.insert(0, ("parts", {name: _part(part) for name, part in running.items()}))
     return tuple(
         PartRows(words.title(name), _ICONS.get(name, "part"), tuple(_rows(table, clock, 0))[:ROWS_MAX])
         for name, table in tables
     )
+
+
+def _part(part: object) -> object:
+    """A supervised part in one line: its state, and its restarts with the last reason when there were any."""
+    if not isinstance(part, Mapping) or "state" not in part:
+        return part
+    restarts, error = part.get("restarts"), part.get("last_error")
+    return f"{part['state']}, {restarts} restarts: {error}" if restarts else str(part["state"])
 
 
 def _rows(table: Mapping[str, object], clock: words.Clock, depth: int) -> list[tuple[str, str]]:
@@ -116,7 +127,7 @@ def _row(name: str, value: object, clock: words.Clock) -> tuple[str, str]:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if suffix == "us" and value > 10**15:
             return words.title(stem), clock.exact(int(value))
-        if suffix == "s":
+        if suffix == "s" and not stem.endswith("_per"):
             return words.title(stem), words.length(value) if value >= 1 else f"{words.number(value)} s"
         if suffix == "bytes":
             return words.title(stem), _bytes(value)

@@ -146,6 +146,8 @@ class Curve:
 def curve(history: History, start_us: int, end_us: int, points: int) -> Curve:
     """At most about `points` points whose minima and maxima are those of the data."""
     rollups, span_us = history.between(start_us, end_us)
+    if rollups:
+        start_us = max(start_us, rollups[0].first_us)  # A young plant is drawn as finely as its few hours allow.
     column_us = max(1, 2 * (end_us - start_us) // max(POINTS_MIN, min(points, POINTS_MAX)))
     times: list[int] = []
     values: list[float | None] = []
@@ -156,7 +158,7 @@ def curve(history: History, start_us: int, end_us: int, points: int) -> Curve:
             times.append((times[-1] + run[0].first_us) // 2)
             values.append(None)
         for column in _columns(run, start_us, column_us):
-            for at_us, value in _pair(column):
+            for at_us, value in _pair(column, values[-1] if values else None):
                 times.append(at_us)
                 values.append(value)
     samples = sum(rollup.count for rollup in rollups)
@@ -194,10 +196,14 @@ def _columns(run: Iterable[Rollup], start_us: int, column_us: int) -> Iterator[R
         yield merged
 
 
-def _pair(column: Rollup) -> list[tuple[int, float]]:
+def _pair(column: Rollup, before: float | None) -> list[tuple[int, float]]:
+    """Minimum and maximum, the one nearer to the value before first: the line wanders rather than saws."""
     if column.minimum == column.maximum or column.first_us == column.last_us:
-        return [(column.first_us, column.first)]
-    ends = (column.minimum, column.maximum) if column.first <= column.last else (column.maximum, column.minimum)
+        return [(column.first_us, value) for value in sorted({column.minimum, column.maximum})]
+    near = column.first if before is None else before
+    ends = (column.minimum, column.maximum)
+    if abs(near - column.maximum) < abs(near - column.minimum):
+        ends = (column.maximum, column.minimum)
     return [(column.first_us, ends[0]), (column.last_us, ends[1])]
 
 

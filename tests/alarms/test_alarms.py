@@ -135,7 +135,8 @@ def test_a_prediction_alarm_is_debounced() -> None:
         (600, 2 * HOUR_S, "within 2 h"),
         (0, 60, "within 1 h"),
         (16 * HOUR_S, 47 * HOUR_S + 1, "in 16 – 48 h"),
-        (30 * HOUR_S, 96 * HOUR_S, "in 1 – 4 days"),
+        (30 * HOUR_S, 96 * HOUR_S, "in 30 h – 4 days"),
+        (60 * HOUR_S, 96 * HOUR_S, "in 2 – 4 days"),
         (168 * HOUR_S, None, "not before 7 days"),
     ],
 )

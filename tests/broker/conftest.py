@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+import hypothesis
 import pytest
 
 from appliance.broker.codec import decode, encode
@@ -18,6 +19,12 @@ from appliance.broker.wire import Version
 from appliance.contract.reading import Reading
 
 DEADLINE_S = 10.0
+
+# A busy machine is slow now and then; that says nothing about the code.
+hypothesis.settings.register_profile(
+    "unhurried", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("unhurried")
 
 
 @dataclass(frozen=True)
@@ -150,6 +157,8 @@ def serve(eventually: Any) -> Serve:
         broker = EmbeddedBroker(settings or Settings(), log, "acme", enforce, limits=Limits(**limits))
         task = asyncio.create_task(broker.run())
         await eventually(lambda: bool(broker.addresses) or task.done())
+        if task.done():
+            await task
         served = Served(broker, log, broker.addresses[0][1], task)
         try:
             yield served

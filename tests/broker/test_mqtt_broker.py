@@ -1,12 +1,27 @@
 """The embedded broker, packet by packet: what it records, answers, delivers and refuses."""
 
 import asyncio
+import random
 import socket
 from typing import Any
 
 import pytest
 
-from appliance.broker.packets import Ack, Answers, Connack, Farewell, Ping, Publish, Unsubscribe, Will
+from appliance.broker.codec import encode
+from appliance.broker.packets import (
+    Ack,
+    Answers,
+    Connack,
+    Connect,
+    Farewell,
+    Filter,
+    Packet,
+    Ping,
+    Publish,
+    Subscribe,
+    Unsubscribe,
+    Will,
+)
 from appliance.broker.properties import Kind, Property
 from appliance.broker.wire import Reason, Version
 
@@ -272,6 +287,39 @@ async def test_mistakes_end_the_connection_and_nothing_else(serve: Any, wire: by
         assert served.broker.statistics().connections_failed == 1
 
 
+@pytest.mark.parametrize("seed", range(4))
+async def test_damaged_streams_never_hurt_the_broker(serve: Any, seed: int) -> None:
+    """Clients whose bytes are damaged at random: no error escapes, and an honest client is served throughout."""
+    escaped: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: escaped.append(context))
+    chance = random.Random(seed)
+    will = Will(FLOW, b"1", 1, properties={Property.WILL_DELAY: 3})
+    script: list[Packet] = [
+        Connect(Version.V5, "damaged", keepalive_s=9, will=will, properties={Property.RECEIVE_MAXIMUM: 9}),
+        Subscribe(1, (Filter("acme/+/#", 1), Filter("$share/a/b", 2))),
+        Publish(FLOW, b'{"value": 1, "timestamp": "2026-01-01"}', 1, True, packet_id=2),
+        Publish(FLOW, b"2", properties={Property.TOPIC_ALIAS: 3, Property.USER_PROPERTY: (("a", "b"),)}),
+        Unsubscribe(3, ("acme/+/#",)),
+        Ack(Kind.PUBACK, 1),
+        Ping(),
+        Farewell(),
+    ]
+    async with serve(chance.choice(["off", "report", "refuse"])) as served:
+        honest = await served.peer("honest")
+        for number in range(1, 101):
+            peer = await served.raw()
+            chosen = [script[0], *chance.choices(script, k=5)]
+            data = bytearray(b"".join(encode(packet, Version.V5) for packet in chosen))
+            for _ in range(chance.randint(0, 3)):
+                data[chance.randrange(len(data))] = chance.randrange(256)
+            peer.writer.write(bytes(data))
+            peer.writer.write_eof()
+            honest.send(Publish(FLOW, b"1", 1, packet_id=number))
+            assert await honest.receive() == Ack(Kind.PUBACK, number)
+        assert escaped == []
+        assert not served.task.done()
+
+
 @pytest.mark.parametrize(
     "wire",
     [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"\xc0\x00", b"\x10\x00"],
@@ -423,8 +471,8 @@ async def test_a_taken_port_is_said_in_one_line(serve: Any) -> None:
             listener = (Listener(),)
 
         with pytest.raises(OSError, match=f"cannot listen on {bind}.*change bind"):
-            async with serve(settings=Settings()) as served:
-                await served.task
+            async with serve(settings=Settings()):
+                pass
 
 
 async def test_stopping_closes_the_ports_and_starting_again_works(serve: Any, eventually: Any) -> None:

@@ -128,12 +128,10 @@ async def test_the_drain_reads_event_hubs_with_the_sdk(tmp_path: Path) -> None:
     assert all(row["enqueued_at"].timestamp() * 1e6 > START_US for row in found)
 
 
-# The SDK forgets to close the socket of a connection that was cut from the other side.
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_a_cut_link_is_mended(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The drain stays up when every connection is cut, says so once, and goes on behind the last event."""
     lake = Lake(tmp_path / "lake")
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", "cloud_sync")
     async with Emulator.open(tmp_path / "hubs.db", ("readings",), partitions=2) as server:
         await server.serve()
         text = server.connection_string("readings")
@@ -141,13 +139,13 @@ async def test_a_cut_link_is_mended(tmp_path: Path, caplog: pytest.LogCaptureFix
         async with asyncio.TaskGroup() as tasks:
             draining = tasks.create_task(Drain(lake, EventHubs(text, "readings", "$Default")).run())
             await events_in_bronze(lake, 1)
-            for first in (11, 21, 31):
+            for first in (11, 21):
                 server.cut()
                 await send(text, [sealed(first, 10)])
                 await events_in_bronze(lake, first // 10 + 1)
             draining.cancel()
     rows = lake.query('SELECT "first" FROM bronze.events ORDER BY 1').to_pylist()
-    assert [row["first"] for row in rows] == [1, 11, 21, 31]
+    assert [row["first"] for row in rows] == [1, 11, 21]
     assert lake.query("SELECT * FROM bronze.losses").num_rows == 0
     assert "lost" in caplog.text
     assert "back after" in caplog.text

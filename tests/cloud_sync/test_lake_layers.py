@@ -1,8 +1,10 @@
 """The lake: from envelopes in a hub to rows in gold, each reading once."""
 
+import asyncio
 import json
 import math
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,7 @@ from cloud_sync.lake import Lake, append, compact
 from cloud_sync.ranges import Ranges
 from cloud_sync.silver import Silver
 from cloud_sync.source import HubEvent
-from cloud_sync.tables import EVENTS, READINGS, TABLES
+from cloud_sync.tables import ENVELOPES, EVENTS, READINGS, TABLES
 
 PUMP = "acme/northfield/utilities/boiler-house/feed/pmp-204"
 
@@ -59,7 +61,7 @@ def test_ranges_are_a_set(spans: list[tuple[int, int]]) -> None:
         seen |= numbers
     kept = list(ranges)
     assert [number for a, b in kept for number in range(a, b + 1)] == sorted(seen)
-    assert all(later[0] > earlier[1] + 1 for earlier, later in zip(kept, kept[1:], strict=False))
+    assert all(later[0] > earlier[1] + 1 for earlier, later in pairwise(kept))
 
 
 async def test_a_reading_arrives_with_everything_it_had(lake: Lake, hub: Hub) -> None:
@@ -118,6 +120,25 @@ async def test_two_drains_of_one_group_share_the_work(lake: Lake, hub: Hub) -> N
     assert bronze.append(event) == 0
     assert await Drain(lake, hub).once() == 0
     assert one(lake, "SELECT count(*) FROM bronze.events") == (1,)
+
+
+async def test_a_store_that_refuses_is_tried_again(
+    lake: Lake, hub: Hub, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file stands where a folder must be: the drain says so and goes on once it is gone."""
+    monkeypatch.setattr("cloud_sync.drain.STORE_PAUSE_S", 0.05)
+    hub.send(sealed(1, 10))
+    lake.table("bronze/events")
+    obstacle = lake.path / "bronze/events" / "year=2026"
+    obstacle.write_text("in the way")
+    async with asyncio.TaskGroup() as tasks, asyncio.timeout(20):
+        draining = tasks.create_task(Drain(lake, hub).run())
+        while "cannot be written" not in caplog.text:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        obstacle.unlink()
+        while lake.query("SELECT * FROM bronze.events").num_rows < 1:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        draining.cancel()
 
 
 async def test_a_gap_in_the_hub_is_recorded_once(lake: Lake, hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
@@ -284,7 +305,6 @@ async def test_small_files_are_joined_without_a_change(lake: Lake, hub: Hub) -> 
         silver.step()
     assert compact(lake, READINGS, 3) > 0
     assert compact(lake, EVENTS, 3) == 0
-    from cloud_sync.tables import ENVELOPES
 
     assert compact(lake, ENVELOPES, 3) > 0
     for keeper in (silver, Silver(lake)):
