@@ -145,7 +145,10 @@ def _until_done(work: Coroutine[Any, Any, None]) -> None:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
         signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(task.cancel))
-        await work
+        try:
+            await work
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     try:
         with suppress(KeyboardInterrupt, asyncio.CancelledError):

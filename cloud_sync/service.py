@@ -6,7 +6,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
@@ -28,6 +29,17 @@ PAUSE_S_MIN, PAUSE_S_MAX = 1.0, 60.0
 STOP_S_MAX = 1.7
 _EXPECTED = (DeltaError, duckdb.Error, OSError)
 """A full disk, a store that is away: the next pass tries again, from where the tables stand."""
+
+
+@contextmanager
+def handled(signals: Iterable[signal.Signals], call: Callable[[], object]) -> Iterator[None]:
+    """Have signals call a function for as long as the block lasts."""
+    before = {number: signal.signal(number, lambda *_: call()) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def source_of(hub: HubConfig) -> Source:
@@ -54,8 +66,13 @@ async def serve(config: Config) -> None:
     layers = Layers(lake, config)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: loop.call_soon_threadsafe(stop.set))
+    # The interpreter never lets go of a handler that is set at its end, nor of all that the handler knows.
+    with handled((signal.SIGTERM, signal.SIGINT), lambda: loop.call_soon_threadsafe(stop.set)):
+        await _serve(config, lake, layers, stop)
+
+
+async def _serve(config: Config, lake: Lake, layers: "Layers", stop: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
     log.info("cloud_sync: %s into %s", config.hub.name or config.hub.folder, lake.path)
     drain = Drain(lake, source_of(config.hub))
 
