@@ -186,6 +186,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is a POSIX signal")
 async def test_what_was_answered_survives_kill_9(tmp_path: Path) -> None:
     """A process killed at any instant has lost nothing that it had answered, and no number comes twice."""
     path = tmp_path / "b.db"
