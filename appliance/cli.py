@@ -73,8 +73,8 @@ def run(config: ConfigOption = Path("plant.toml")) -> None:
     with _usage_errors():
         settings = load(config)
         start_logging(settings.log.level)
-        appliance.check_ports(settings)
         with owned(settings.plant.data):
+            appliance.check_ports(settings)
             asyncio.run(appliance.main(settings))
 
 

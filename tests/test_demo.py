@@ -73,6 +73,7 @@ def test_killed_three_times_and_stopped_twice_nothing_is_lost_or_doubled(tmp_pat
     with Program("plantward", *command, log=tmp_path / "demo.log") as demo:
         read(data, http, seen + 200)
         demo.stop(signal.SIGINT)
+    assert "made with seed 1, not 7; delete it to start anew" in refused(*command, "--seed=7")
 
     drain(data, http)
     lake = data / "lake"
