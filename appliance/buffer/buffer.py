@@ -21,6 +21,8 @@ TAIL_ENTRIES_MAX = 50_000
 """Newest entries kept in memory for each stream, so that followers who keep up never read the file."""
 GROUP_ENTRIES_MAX = 5_000
 """Entries that one transaction takes, as long as single appends are not larger."""
+GROUP_WRITES_MAX = 5_000
+"""Appends that share one transaction."""
 WAITING_ENTRIES_MAX = 50_000
 """Entries that may wait for their commit; beyond it, append waits before it accepts."""
 RETRY_S = 1.0
@@ -90,6 +92,7 @@ class Buffer:
         self._tails = {stream: _Tail(last) for stream, last in lasts.items()}
         self._waiting: deque[_Write] = deque()
         self._waiting_entries = 0
+        self._group_size_max = GROUP_WRITES_MAX
         self._wanted = asyncio.Event()
         self._settled = asyncio.Event()
         self.commits = 0
@@ -110,6 +113,7 @@ class Buffer:
         """Make entries durable, and the cursors' moves with them; gives the number of the first.
 
         Waits while the disk is full or too much is waiting: whoever produces feels it, and nothing is dropped.
+        Raises TypeError, ValueError or OverflowError when an entry cannot be kept; then none of these entries is.
         """
         while self._waiting_entries > WAITING_ENTRIES_MAX:
             await self._settled.wait()
@@ -149,7 +153,16 @@ class Buffer:
             await self._wanted.wait()
             self._wanted.clear()
             while self._waiting:
-                await self._commit(self._group())
+                group = self._group()
+                try:
+                    await self._commit(group)
+                except (TypeError, ValueError, OverflowError) as error:
+                    # One of them cannot be written. Alone, each is either written or its caller told.
+                    if len(group) == 1:
+                        self._refuse(group[0], error)
+                    self._group_size_max = max(1, len(group) // 2)
+                else:
+                    self._group_size_max = GROUP_WRITES_MAX
 
     def _group(self) -> list[_Write]:
         """The wishes of the next transaction. They stay in the queue until it is committed."""
@@ -157,10 +170,17 @@ class Buffer:
         entries = 0
         for wish in self._waiting:
             entries += len(wish.entries)
-            if group and entries > GROUP_ENTRIES_MAX:
+            if group and (entries > GROUP_ENTRIES_MAX or len(group) == self._group_size_max):
                 break
             group.append(wish)
         return group
+
+    def _refuse(self, wish: _Write, error: Exception) -> None:
+        """Give an error back to the caller whose entries caused it; the others' are not touched."""
+        self._waiting.popleft()
+        self._waiting_entries -= len(wish.entries)
+        if not wish.done.done():
+            wish.done.set_exception(error)
 
     async def _commit(self, group: list[_Write]) -> None:
         firsts: dict[Stream, int] = {stream: tail.last + 1 for stream, tail in self._tails.items()}

@@ -1,6 +1,5 @@
 """The Buffer's file: chunks of entries, cursors and the epoch in one SQLite database (WAL, synchronous=FULL)."""
 
-import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -80,14 +79,14 @@ class Store:
     ) -> None:
         """Append runs of entries and move cursors in one transaction; on an error nothing has happened.
 
-        A cursor moved with the state None keeps the state it has.
+        A cursor moved with the state None keeps the state it has. Raises what `encode` raises for an entry that
+        cannot be kept, and ValueError or OverflowError for a text or number that SQLite cannot hold.
         """
         await self._writer.execute("BEGIN IMMEDIATE")
         try:
             for stream, first, entries in appended:
-                await self._writer.executemany(
-                    f"INSERT INTO chunk_{stream.value} VALUES(?, ?, ?)", _chunks(first, entries)
-                )
+                chunks = _chunks(first, entries)
+                await self._writer.executemany(f"INSERT INTO chunk_{stream.value} VALUES(?, ?, ?)", chunks)
                 last = first + len(entries) - 1
                 await self._writer.execute("UPDATE stream SET last = ? WHERE name = ?", (last, stream))
                 if stream is Stream.READINGS:
@@ -101,10 +100,9 @@ class Store:
                 moved,
             )
             await self._writer.execute("COMMIT")
-        except sqlite3.Error:
+        finally:
             if self._writer.in_transaction:
                 await self._writer.execute("ROLLBACK")
-            raise
 
     async def read(self, stream: Stream, after: int, limit: int) -> list[Reading]:
         """Up to `limit` entries after the number `after`, in order."""

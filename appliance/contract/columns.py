@@ -109,7 +109,10 @@ def _sums(column: list[Any], count: int) -> list[int]:
 
 
 def _typed(values: Sequence[Value]) -> dict[str, Any]:
-    kinds = [_KINDS[type(value)] for value in values]
+    try:
+        kinds = [_KINDS[type(value)] for value in values]
+    except KeyError as error:
+        raise TypeError(f"a value is of {error.args[0]}; the log keeps bool, int, float, str and None") from None
     columns: dict[str, Any] = {"kind": kinds[0] if kinds.count(kinds[0]) == len(kinds) else "".join(kinds)}
     for kind in set(kinds) - {"n"}:
         of_kind: list[Any] = [value for value, its in zip(values, kinds, strict=True) if its == kind]

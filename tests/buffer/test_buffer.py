@@ -148,6 +148,25 @@ async def test_a_full_disk_makes_producers_wait_and_loses_nothing(
         assert [len(str(entry.value)) for entry in entries] == [3, 50_000]
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        reading(0)._replace(value=object()),  # type: ignore[arg-type]
+        reading(0)._replace(value=2**70),
+        reading(0, "acme/n/a/l/c/e/\ud800"),
+    ],
+)
+async def test_an_entry_that_cannot_be_kept_hurts_its_own_caller_only(tmp_path: Path, bad: Reading) -> None:
+    """One producer's broken entry comes back to it as an error; what others append at that moment is written."""
+    async with Buffer.open(tmp_path / "b.db", "northfield") as buffer:
+        wishes = [buffer.append([bad if i == 40 else reading(i)]) for i in range(100)]
+        results = await asyncio.gather(*wishes, return_exceptions=True)
+        assert isinstance(results[40], TypeError | ValueError | OverflowError)
+        assert sorted(result for result in results if isinstance(result, int)) == list(range(1, 100))
+        assert len((await buffer.read(Stream.READINGS, 0, 1_000)).entries) == 99
+        assert await buffer.append([reading(1)]) == 100
+
+
 async def test_a_cancelled_append_leaves_the_log_whole(tmp_path: Path) -> None:
     """A caller that goes away while its entries are written does not disturb the others."""
     async with Buffer.open(tmp_path / "b.db", "northfield") as buffer:
