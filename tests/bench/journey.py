@@ -19,12 +19,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from appliance.replay import replay
 from gmqtt import Client, Message
 from processes import Program, free_port, listens, resident_mb, rows, until, write_cloud, write_plant
 
 from appliance.buffer.buffer import Buffer
 from appliance.contract.reading import Reading
+from appliance.replay import replay
 
 GROUP = 500
 TOPIC = "acme/northfield/utilities/boiler-house/feed/pmp-{machine}/tag{tag}"
