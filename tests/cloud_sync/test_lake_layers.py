@@ -4,12 +4,9 @@ import asyncio
 import json
 import math
 from datetime import UTC, date, datetime, timedelta
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from lakes import DAY_US, START_US, Hub, readings, sealed, send_with_repeats
 
 from appliance.contract.columns import to_columns
@@ -20,7 +17,6 @@ from cloud_sync.bronze import Bronze, Conflict, Gap
 from cloud_sync.drain import Drain
 from cloud_sync.gold import Gold
 from cloud_sync.lake import Lake, append, compact
-from cloud_sync.ranges import Ranges
 from cloud_sync.silver import Silver
 from cloud_sync.source import HubEvent
 from cloud_sync.tables import ENVELOPES, EVENTS, READINGS, TABLES
@@ -48,20 +44,6 @@ async def all_layers(lake: Lake, hub: Hub) -> None:
     await Drain(lake, hub).once()
     Silver(lake).run_once()
     Gold(lake).refresh()
-
-
-@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 12)), max_size=30))
-def test_ranges_are_a_set(spans: list[tuple[int, int]]) -> None:
-    """Whatever the order and overlap, a number is new exactly once, and neighbours are joined."""
-    ranges, seen = Ranges(), set()
-    for lo, length in spans:
-        numbers = set(range(lo, lo + length + 1))
-        new = [number for a, b in ranges.take(lo, lo + length) for number in range(a, b + 1)]
-        assert new == sorted(numbers - seen)
-        seen |= numbers
-    kept = list(ranges)
-    assert [number for a, b in kept for number in range(a, b + 1)] == sorted(seen)
-    assert all(later[0] > earlier[1] + 1 for earlier, later in pairwise(kept))
 
 
 async def test_a_reading_arrives_with_everything_it_had(lake: Lake, hub: Hub) -> None:
