@@ -41,7 +41,7 @@ async def emulate(
     port: int,
     hubs: Sequence[str] = ("readings",),
     partitions: int = PARTITIONS,
-    doors: Doors = Doors(),  # noqa: B008 - frozen
+    doors: Doors = Doors(),
     trust: Trust = Trust(),  # noqa: B008 - frozen
     throughput_units: int = 0,
 ) -> None:
