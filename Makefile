@@ -26,9 +26,10 @@ check: setup              ## format, lint, types, import floors, tests
 	$(BIN)/lint-imports
 	$(MAKE) test
 
-test-deps:                ## the Debian packages that the rest of the tests need
+test-deps:                ## what the rest of the tests need: Debian packages, and an AMQP client where npm is
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-liberation mosquitto mosquitto-clients python3-venv >/dev/null
+	if command -v npm >/dev/null; then npm install --prefix tests/peers/rhea --no-audit --no-fund --no-package-lock; fi
 
 bench: setup              ## a table, and build/bench/journey.json
 	$(BIN)/python tests/bench/journey.py $(if $(QUICK),--quick)
