@@ -48,7 +48,8 @@ def drain(config: ConfigFile = Path("cloud_sync.toml")) -> None:
     from cloud_sync.service import source_of
 
     async def drained() -> None:
-        events = await Drain(Lake(Path(settings.lake.path)), source_of(settings.hub)).once()
+        lake = Lake(Path(settings.lake.path))
+        events = await Drain(lake, source_of(settings.hub, lake)).once()
         typer.echo(f"{events:,} new envelopes in bronze")
 
     _until_done(drained())

@@ -22,8 +22,10 @@ from azure.eventhub.exceptions import AuthenticationError, EventHubError
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from typer.main import get_command
 
 from appliance.bridge import leftovers
+from cloud_sync.cli import app
 from cloud_sync.emulator.command import Doors, emulate
 from cloud_sync.emulator.eventhubs import EventHubs
 from cloud_sync.emulator.faults import Faults, FaultsError
@@ -265,3 +267,10 @@ async def test_a_narrow_line_takes_its_time(tmp_path: Path) -> None:
             started_s = time.monotonic()
             await client.send_event(EventData(bytes(200_000)), partition_id="0")
             assert time.monotonic() - started_s > 0.9
+
+
+def test_every_option_and_every_switch_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "emulator.md").read_text(encoding="utf-8")
+    options = [option for parameter in get_command(app).commands["emulate"].params for option in parameter.opts]
+    assert [option for option in options if f"`{option}`" not in text and option != "--help"] == []
+    assert [name for name in Faults().document() if f"| `{name}` |" not in text] == []
