@@ -172,6 +172,8 @@ class Connection:
     def _flow(self, session: Session, asked: Flow) -> None:
         session.granted(asked)
         link = session.links.get(asked.handle) if asked.handle is not None else None
+        if link is not None and link.sends:
+            self._deliveries.drain(session, link)
         if asked.echo and link is not None:
             self._wire.send(session.channel, session.flow(link))
 

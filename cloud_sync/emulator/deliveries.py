@@ -87,6 +87,14 @@ class Deliveries:
                 if pause_s := self._shared.throughput.pause_s(len(message)):
                     await asyncio.sleep(pause_s)
                 link.next_sequence = event.sequence + 1
+            self.drain(session, link)
+
+    def drain(self, session: Session, link: Link) -> None:
+        """Give credit back where it is wanted back, once there is nothing more to send."""
+        node = link.node
+        if link.is_draining and node is not None and node.number is not None:
+            if link.credit <= 0 or self._store.extent(node.hub, node.number).next <= link.next_sequence:
+                self._wire.send(session.channel, session.drained(link))
 
     def _as_received(self, link: Link, node: Node, event: Event) -> bytes:
         metrics = None

@@ -102,6 +102,9 @@ class Peer:
             return await asyncio.to_thread(proton.receive, address, selector, count)
         return await self._node("receive", address, selector, str(count))
 
+    async def drain(self, address: str, credit: int) -> Any:
+        return await self._node("drain", address, str(credit))
+
     async def _node(self, what: str, *arguments: str) -> Any:
         script = str(PEER / "peer.js")
         process = await asyncio.create_subprocess_exec(
@@ -150,3 +153,12 @@ async def test_a_large_event_crosses_to_a_peer_in_many_frames(hubs: EventHubs, p
 async def test_a_peer_is_told_that_a_hub_does_not_exist(peer: Peer) -> None:
     assert await peer.send("nowhere", "x") == {"error": "amqp:not-found"}
     assert await peer.receive(PLACE, "colour = 'red'", 1) == {"error": "amqp:invalid-field"}
+
+
+@pytest.mark.parametrize(("credit", "bodies"), [(100, 30), (30, 30), (10, 10)])
+async def test_credit_that_is_drained_comes_back(hubs: EventHubs, credit: int, bodies: int) -> None:
+    """A receiver that asks for what there is now gets it, more, as much or less than its credit, and then an end."""
+    peer = Peer("rhea", hubs)
+    assert await peer.drain(PLACE, 5) == []
+    await sent_as_one_batch(hubs, 30)
+    assert await peer.drain(PLACE, credit) == [f"{number}." for number in range(bodies)]

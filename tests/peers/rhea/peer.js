@@ -1,6 +1,7 @@
 // Sends or receives at an Event Hubs endpoint with rhea. Says what it saw as one line of JSON.
 // node peer.js send PORT PASSWORD ADDRESS BODY...          each body is one message
 // node peer.js receive PORT PASSWORD ADDRESS SELECTOR COUNT
+// node peer.js drain PORT PASSWORD ADDRESS CREDIT          what there is now, until the credit has come back
 'use strict';
 const rhea = require('rhea');
 const [what, port, password, address, ...rest] = process.argv.slice(2);
@@ -33,6 +34,12 @@ if (what === 'send') {
     }
   });
   connection.on('accepted', () => { if (++accepted === rest.length) end({ accepted }); });
+} else if (what === 'drain') {
+  const seen = [];
+  const receiver = connection.open_receiver({ source: { address }, credit_window: 0 });
+  connection.on('receiver_open', () => { receiver.drain = true; receiver.add_credit(Number(rest[0])); });
+  connection.on('message', ({ message }) => seen.push(message.body.content.toString()));
+  connection.on('receiver_drained', () => end(seen));
 } else {
   const [selector, count] = rest;
   const seen = [];
