@@ -26,9 +26,10 @@ check: setup              ## format, lint, types, import floors, tests
 	$(BIN)/lint-imports
 	$(MAKE) test
 
-test-deps:                ## the Debian packages that the rest of the tests need
+test-deps:                ## what the rest of the tests need: Debian packages, and where npm is, an AMQP client and blob storage
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-liberation mosquitto mosquitto-clients python3-venv >/dev/null
+	if command -v npm >/dev/null; then for peer in rhea azurite; do npm install --prefix tests/peers/$$peer --no-audit --no-fund --no-package-lock; done; fi
 
 bench: setup              ## a table, and build/bench/journey.json
 	$(BIN)/python tests/bench/journey.py $(if $(QUICK),--quick)

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
+from pyarrow import dataset
 
 from appliance.contract.envelope import EnvelopeError, Sealed
 from cloud_sync import tables
@@ -182,6 +183,13 @@ class Bronze:
             return row
         head = {"plant": sealed.plant, "epoch": sealed.epoch, "stream": str(sealed.stream)}
         return {**row, **head, "first": sealed.first, "count": sealed.count}
+
+
+def drained(lake: Lake, hub: str) -> dict[str, int]:
+    """The offsets of a hub's events in bronze, and their sequence numbers."""
+    events = lake.table(tables.ENVELOPES.name).to_pyarrow_dataset()
+    found = events.to_table(columns=["eh_offset", "eh_sequence"], filter=dataset.field("eh_hub") == hub)
+    return dict(zip(found["eh_offset"].to_pylist(), found["eh_sequence"].to_pylist(), strict=True))
 
 
 _ZSTD = {name: "zstd" for name in _FILE_SCHEMA.names if name != "body"}

@@ -48,7 +48,8 @@ def drain(config: ConfigFile = Path("cloud_sync.toml")) -> None:
     from cloud_sync.service import source_of
 
     async def drained() -> None:
-        events = await Drain(Lake(Path(settings.lake.path)), source_of(settings.hub)).once()
+        lake = Lake(Path(settings.lake.path))
+        events = await Drain(lake, source_of(settings.hub, lake)).once()
         typer.echo(f"{events:,} new envelopes in bronze")
 
     _until_done(drained())
@@ -85,11 +86,21 @@ def emulate(
     port: Annotated[int, typer.Option(min=0, max=65535)] = 5672,
     hub: Annotated[list[str] | None, typer.Option(help="A hub to serve; may be repeated.")] = None,
     partitions: Annotated[int, typer.Option(min=1, max=32)] = 4,
+    websocket_port: Annotated[int | None, typer.Option(min=0, max=65535, help="AMQP over WebSocket too.")] = None,
+    cert: Annotated[Path | None, typer.Option(exists=True, help="The certificate for TLS, PEM.")] = None,
+    key: Annotated[Path | None, typer.Option(exists=True, help="Its key, PEM.")] = None,
+    throughput_units: Annotated[int, typer.Option(min=0, max=40, help="Throttle as Azure does; 0: never.")] = 0,
+    access_key: Annotated[str, typer.Option(help="Take only tokens and passwords made with this key.")] = "",
+    jwt_issuer: Annotated[str, typer.Option(help="Take only JWTs that name this issuer.")] = "",
+    faults_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Switch faults over HTTP.")] = None,
 ) -> None:
     """Stand in for Event Hubs on loopback."""
-    from cloud_sync.emulator.eventhubs import emulate as serve
+    from cloud_sync.emulator.command import Doors
+    from cloud_sync.emulator.command import emulate as serve
+    from cloud_sync.emulator.tokens import Trust
 
-    _until_done(serve(data, port, tuple(hub or ("readings",)), partitions))
+    doors, trust = Doors(websocket_port, faults_port, cert, key), Trust(access_key, jwt_issuer)
+    _until_done(serve(data, port, tuple(hub or ("readings",)), partitions, doors, trust, throughput_units))
 
 
 @app.command()

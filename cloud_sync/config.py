@@ -15,7 +15,7 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class HubConfig:
-    """Where envelopes come from: Event Hubs by its connection string, or a folder with recorded events."""
+    """Where envelopes come from: Event Hubs by its connection string, or a folder filled by the uplink `folder`."""
 
     connection_string: str = field(default="", repr=False)
     name: str = "readings"

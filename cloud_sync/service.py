@@ -13,12 +13,14 @@ from pathlib import Path
 import duckdb
 from deltalake.exceptions import DeltaError
 
+from cloud_sync.bronze import drained
 from cloud_sync.config import Config, HubConfig
 from cloud_sync.drain import Drain
+from cloud_sync.envelope_folder import EnvelopeFolder, hub_of
 from cloud_sync.gold import Gold
 from cloud_sync.lake import Lake
 from cloud_sync.silver import Passed, Silver
-from cloud_sync.source import FolderSource, Source
+from cloud_sync.source import FolderSource, Source, is_recorded
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +44,13 @@ def handled(signals: Iterable[signal.Signals], call: Callable[[], object]) -> It
             signal.signal(number, handler)
 
 
-def source_of(hub: HubConfig) -> Source:
-    """The source the configuration names; raises `SourceError`."""
+def source_of(hub: HubConfig, lake: Lake) -> Source:
+    """The source the configuration names, for this lake; raises `SourceError`."""
     if hub.folder:
-        return FolderSource(Path(hub.folder), hub.consumer_group)
+        path = Path(hub.folder)
+        if is_recorded(path):
+            return FolderSource(path, hub.consumer_group)
+        return EnvelopeFolder(path, hub.consumer_group, lambda: drained(lake, hub_of(path)))
     from cloud_sync.eventhubs import EventHubs
 
     return EventHubs(hub.connection_string, hub.name, hub.consumer_group)
@@ -54,7 +59,7 @@ def source_of(hub: HubConfig) -> Source:
 async def single_pass(config: Config) -> None:
     """Take everything that is there now through all layers; raises `SourceError`."""
     lake = Lake(Path(config.lake.path))
-    await Drain(lake, source_of(config.hub)).once()
+    await Drain(lake, source_of(config.hub, lake)).once()
     layers = Layers(lake, config)
     await asyncio.to_thread(layers.refine)
     await asyncio.to_thread(layers.report)
@@ -74,7 +79,7 @@ async def serve(config: Config) -> None:
 async def _serve(config: Config, lake: Lake, layers: "Layers", stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     log.info("cloud_sync: %s into %s", config.hub.name or config.hub.folder, lake.path)
-    drain = Drain(lake, source_of(config.hub))
+    drain = Drain(lake, source_of(config.hub, lake))
 
     def end() -> None:
         loop.call_soon_threadsafe(stop.set)

@@ -56,6 +56,11 @@ class Source(Protocol):
         ...
 
 
+def is_recorded(path: Path) -> bool:
+    """Whether a folder holds a recorded hub, as `FolderSource` writes it, and not a plant's envelopes."""
+    return path.is_dir() and any(child.name.isdecimal() and any(child.glob("*.json")) for child in path.iterdir())
+
+
 class FolderSource:
     """A hub in a folder: `PARTITION/SEQUENCE.json`, for replays and trials without a network."""
 

@@ -1,21 +1,17 @@
 """The Folder uplink: envelopes as files, for a plant without a network, to be carried away and drained later.
 
-A file is `plant-PLANT/EPOCH/STREAM/FIRST-COUNT.envelope`: one line of JSON with the application properties, then
-the sealed body. It appears under its name only when it is whole and on disk. Sending the same envelope
-again replaces the file by an equal one.
+A file is `plant-PLANT/EPOCH/STREAM/FIRST-COUNT.envelope`, see `contract/envelope_file.py`. It appears under its name
+only when it is whole and on disk. Sending the same envelope again replaces the file by an equal one.
 """
 
 import asyncio
-import json
 import os
 from pathlib import Path
-from typing import Final
 from urllib.parse import quote
 
 from appliance.bridge.uplink import UplinkError
-from appliance.contract.envelope import EnvelopeError, Lane, Sealed
-
-SUFFIX: Final = ".envelope"
+from appliance.contract.envelope import Lane, Sealed
+from appliance.contract.envelope_file import SUFFIX, to_bytes
 
 
 class FolderUplink:
@@ -36,23 +32,6 @@ class FolderUplink:
 
     async def close(self) -> None:
         """Nothing is held open."""
-
-
-def to_bytes(sealed: Sealed, lane: Lane) -> bytes:
-    """The bytes of an envelope's file."""
-    return json.dumps(sealed.properties(lane)).encode("ascii") + b"\n" + sealed.body
-
-
-def from_bytes(data: bytes) -> Sealed:
-    """The envelope of a file's bytes; raises `EnvelopeError`."""
-    head, newline, body = data.partition(b"\n")
-    try:
-        properties = json.loads(head)
-    except ValueError as error:
-        raise EnvelopeError("bad-properties", f"the first line is not JSON: {error}") from error
-    if not newline or not isinstance(properties, dict):
-        raise EnvelopeError("bad-properties", "the first line holds no properties")
-    return Sealed.from_wire(properties, body)
 
 
 def _place(sealed: Sealed) -> Path:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from cloud_sync.emulator.amqp import AmqpError, Described, Symbol, UInt, ULong, UShort
-from cloud_sync.emulator.deliveries import MESSAGE_BYTES_MAX, Deliveries
-from cloud_sync.emulator.links import LINK_CREDIT, SESSION_WINDOW, Link, Receivers, Session, StolenError
+from cloud_sync.emulator.deliveries import MESSAGE_BYTES_MAX, Deliveries, Namespace
+from cloud_sync.emulator.links import LINK_CREDIT, SESSION_WINDOW, Link, Session, StolenError
 from cloud_sync.emulator.nodes import CBS, MANAGEMENT, AddressError, begin, find, path_of, selector
 from cloud_sync.emulator.performatives import (
     Attach,
@@ -24,13 +24,14 @@ from cloud_sync.emulator.performatives import (
     error,
     parse_performative,
 )
-from cloud_sync.emulator.store import Store
+from cloud_sync.emulator.tokens import UNAUTHORIZED, Tokens, expired
 from cloud_sync.emulator.wire import FRAME_BYTES_MAX, IDLE_S, Wire
 
 log = logging.getLogger(__name__)
 
 SESSIONS_MAX: Final = 256
 LINKS_MAX: Final = 256
+TOKEN_LOOK_S: Final = 0.5
 MALFORMED: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error)
 """What it raises to handle fields of the wrong type or size; `AmqpError` is a ValueError."""
 METRICS: Final = "com.microsoft:enable-receiver-runtime-metric"
@@ -40,8 +41,10 @@ EPOCH: Final = "com.microsoft:epoch"
 class Connection:
     """Serves one client until either side closes; nothing a client sends reaches beyond its connection."""
 
-    def __init__(self, wire: Wire, store: Store, receivers: Receivers, deliveries: Deliveries) -> None:
-        self._wire, self._store, self._receivers, self._deliveries = wire, store, receivers, deliveries
+    def __init__(self, wire: Wire, shared: Namespace, tokens: Tokens) -> None:
+        self._wire, self._tokens = wire, tokens
+        self._store, self._receivers = shared.store, shared.receivers
+        self._deliveries = Deliveries(wire, shared, tokens)
         self._sessions: dict[int, Session] = {}
         self._tasks = asyncio.TaskGroup()
 
@@ -50,11 +53,13 @@ class Connection:
         try:
             async with self._tasks:
                 keeper = self._tasks.create_task(self._wire.keep_alive(), name="emulator heartbeat")
+                watch = self._tasks.create_task(self._watch_tokens(), name="emulator tokens")
                 try:
                     await self._converse()
                 finally:
                     self._end_sessions()
                     keeper.cancel()
+                    watch.cancel()
                     self._deliveries.stop()
         except* (asyncio.IncompleteReadError, OSError):
             log.debug("emulator: a client is gone")
@@ -63,7 +68,7 @@ class Connection:
 
     async def _converse(self) -> None:
         try:
-            await self._wire.greet()
+            await self._wire.greet(self._tokens)
             closed = False
             while not closed:
                 channel, body = await self._wire.frame()
@@ -120,6 +125,8 @@ class Connection:
         address = _terminus(asked.source if sends else asked.target)
         link = Link(str(asked.name), int(asked.handle), path_of(address[0] if address else ""), sends)
         try:
+            if link.path != CBS and not self._tokens.opens(link.path):
+                raise AddressError(UNAUTHORIZED, f"Unauthorized access to '{link.path}': no token opens it.")
             if link.path not in (CBS, MANAGEMENT):
                 link.node = find(link.path, self._store.hubs, sends)
                 if sends:
@@ -153,9 +160,20 @@ class Connection:
         self._forget(session, link)
         self._wire.send(session.channel, _detach(link, condition, text))
 
+    async def _watch_tokens(self) -> None:
+        """Send links away whose token has ended."""
+        while True:
+            await asyncio.sleep(TOKEN_LOOK_S)
+            for session in list(self._sessions.values()):
+                for link in list(session.links.values()):
+                    if link.node is not None and self._tokens.has_ended(link.path):
+                        self._send_away(session, link, UNAUTHORIZED, expired(link.path))
+
     def _flow(self, session: Session, asked: Flow) -> None:
         session.granted(asked)
         link = session.links.get(asked.handle) if asked.handle is not None else None
+        if link is not None and link.sends:
+            self._deliveries.drain(session, link)
         if asked.echo and link is not None:
             self._wire.send(session.channel, session.flow(link))
 

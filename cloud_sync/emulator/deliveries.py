@@ -7,16 +7,19 @@ import struct
 import time
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from cloud_sync.emulator import services
 from cloud_sync.emulator.amqp import AmqpError, UInt
 from cloud_sync.emulator.faults import Faults
-from cloud_sync.emulator.links import LINK_CREDIT, LINK_CREDIT_LOW, Arrival, Link, Session
-from cloud_sync.emulator.messages import Request, annotated, partition_key
-from cloud_sync.emulator.nodes import Node
+from cloud_sync.emulator.links import LINK_CREDIT, LINK_CREDIT_LOW, Arrival, Link, Receivers, Session
+from cloud_sync.emulator.messages import Request, annotated, partition_key, split
+from cloud_sync.emulator.nodes import CBS, Node
 from cloud_sync.emulator.performatives import Disposition, Outcome, Transfer
 from cloud_sync.emulator.store import Event, Store
+from cloud_sync.emulator.throughput import BUSY, BUSY_TEXT, Throughput
+from cloud_sync.emulator.tokens import UNAUTHORIZED, Tokens, expired
 from cloud_sync.emulator.wire import Wire
 
 MESSAGE_BYTES_MAX: Final = 1024 * 1024
@@ -24,14 +27,27 @@ READ_EVENTS_MAX: Final = 100
 _FRAME_OVERHEAD_BYTES: Final = 64
 """Room for the head and the performative of a transfer."""
 
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """What all connections share."""
+
+    store: Store
+    faults: Faults
+    throughput: Throughput
+    receivers: Receivers = field(default_factory=Receivers)
+    turns: "itertools.count[int]" = field(default_factory=itertools.count)
+
+
 SendAway = Callable[[str, str], None]
 
 
 class Deliveries:
     """The messages of one connection."""
 
-    def __init__(self, wire: Wire, store: Store, faults: Faults, turns: "itertools.count[int]") -> None:
-        self._wire, self._store, self._faults, self._turns = wire, store, faults, turns
+    def __init__(self, wire: Wire, shared: Namespace, tokens: Tokens) -> None:
+        self._wire, self._shared, self._tokens = wire, shared, tokens
+        self._store, self._faults = shared.store, shared.faults
         self._stopped = asyncio.Event()
 
     def stop(self) -> None:
@@ -44,12 +60,12 @@ class Deliveries:
         if link.node is None:
             outcome: Any = self._request(session, link, arrival.body)
         else:
-            outcome = self._refusal(away)
+            outcome = self._refusal(link, away)
             if outcome is _CUT:
                 return
             if outcome is None:
                 outcome = await self._store_events(link.node, arrival)
-                if self._struck("drop_after_store"):
+                if self._faults.struck("drop_after_store"):
                     self._wire.cut()
                     return
                 await self._late()
@@ -66,8 +82,19 @@ class Deliveries:
             limit = min(link.credit, READ_EVENTS_MAX)
             for event in self._store.read(node.hub, node.number, link.next_sequence, limit):
                 await session.room(link)
-                await self._deliver(session, link, self._as_received(link, node, event))
+                message = self._as_received(link, node, event)
+                await self._deliver(session, link, message)
+                if pause_s := self._shared.throughput.pause_s(len(message)):
+                    await asyncio.sleep(pause_s)
                 link.next_sequence = event.sequence + 1
+            self.drain(session, link)
+
+    def drain(self, session: Session, link: Link) -> None:
+        """Give credit back where it is wanted back, once there is nothing more to send."""
+        node = link.node
+        if link.is_draining and node is not None and node.number is not None:
+            if link.credit <= 0 or self._store.extent(node.hub, node.number).next <= link.next_sequence:
+                self._wire.send(session.channel, session.drained(link))
 
     def _as_received(self, link: Link, node: Node, event: Event) -> bytes:
         metrics = None
@@ -101,22 +128,22 @@ class Deliveries:
             link.credit = LINK_CREDIT
             self._wire.send(session.channel, session.flow(link))
 
-    def _refusal(self, away: SendAway) -> Any:
+    def _refusal(self, link: Link, away: SendAway) -> Any:
         """What a fault makes of a delivery before it is stored; None when none strikes."""
-        if self._struck("server_busy"):
-            return Outcome.rejected("com.microsoft:server-busy", "The request was terminated: the entity is throttled.")
-        if self._struck("released"):
+        if self._faults.struck("server_busy"):
+            return Outcome.rejected(BUSY, BUSY_TEXT)
+        if self._faults.struck("released"):
             return Outcome.RELEASED
-        if self._struck("detach"):
+        if self._faults.struck("detach"):
             away("amqp:link:detach-forced", "The link is force detached: idle timeout.")
             return _CUT
+        if self._faults.struck("expired_token"):
+            away(UNAUTHORIZED, expired(link.path))
+            return _CUT
+        if self._faults.struck("drop_before_store"):
+            self._wire.cut()
+            return _CUT
         return None
-
-    def _struck(self, name: str) -> bool:
-        left: int = getattr(self._faults, name)
-        if left > 0:
-            setattr(self._faults, name, left - 1)
-        return left > 0
 
     async def _late(self) -> None:
         if self._faults.latency_s > 0:
@@ -127,8 +154,11 @@ class Deliveries:
 
     async def _store_events(self, node: Node, arrival: Arrival) -> Any:
         try:
+            count = len(split(arrival.body, arrival.message_format))
             number = self._partition(node, arrival.body)
-            await self._store.append(node.hub, number, arrival.message_format, arrival.body)
+            if not self._shared.throughput.admits(count, len(arrival.body)):
+                return Outcome.rejected(BUSY, BUSY_TEXT)
+            await self._store.append(node.hub, number, arrival.message_format, arrival.body, count)
         except AmqpError as error:
             return Outcome.rejected("amqp:decode-error", str(error))
         except sqlite3.Error as error:
@@ -139,13 +169,17 @@ class Deliveries:
         if node.number is not None:
             return node.number
         key = partition_key(body)
-        turn = next(self._turns) if key is None else zlib.crc32(key)
+        turn = next(self._shared.turns) if key is None else zlib.crc32(key)
         return turn % self._store.hubs[node.hub]
 
     def _request(self, session: Session, link: Link, body: bytes) -> Any:
         """Answer on the link that the client has attached from the same service."""
         try:
-            message = services.answer(self._store, link.path, Request.parse(body))
+            request = Request.parse(body)
+            if link.path == CBS:
+                message = services.take_token(self._tokens, self._faults, request)
+            else:
+                message = services.tell(self._store, request)
         except AmqpError as error:
             return Outcome.rejected("amqp:decode-error", str(error))
         for other in session.links.values():

@@ -45,6 +45,8 @@ class Link:
     pieces: bytearray = field(default_factory=bytearray)
     # where a receiver stands
     next_sequence: int = 0
+    is_draining: bool = False
+    """Whether the client wants what there is now, and the rest of its credit back."""
     epoch: int | None = None
     wants_metrics: bool = False
     pump: "asyncio.Task[None] | None" = None
@@ -70,6 +72,7 @@ class Session:
         link = self.links.get(flow.handle) if flow.handle is not None else None
         if link is not None and link.sends and flow.link_credit is not None:
             link.credit = int(flow.delivery_count or 0) + int(flow.link_credit) - link.delivery_count
+            link.is_draining = bool(flow.drain)
         self.changed.set()
 
     async def room(self, link: Link | None = None) -> None:
@@ -90,6 +93,12 @@ class Session:
             delivery_count=UInt(link.delivery_count % _WRAP),
             link_credit=UInt(max(0, link.credit)),
         )
+
+    def drained(self, link: Link) -> Flow:
+        """Give back the credit that the client wants back."""
+        link.delivery_count += max(0, link.credit)
+        link.credit, link.is_draining = 0, False
+        return self.flow(link)._replace(drain=True)
 
     def arrival(self, link: Link) -> Arrival:
         """The message whose last piece has come to the link."""

@@ -61,11 +61,13 @@ class Request:
 
     message_id: Any
     properties: dict[str, Any]
+    value: Any = None
 
     @classmethod
     def parse(cls, body: bytes) -> "Request":
         properties: list[Any] = []
         application: dict[str, Any] = {}
+        value: Any = None
         position = 0
         while position < len(body):
             section, position = _section(body, position)
@@ -73,9 +75,11 @@ class Request:
                 properties = section.value
             elif section.descriptor == _APPLICATION_PROPERTIES:
                 application = section.value
+            elif section.descriptor == _VALUE:
+                value = section.value
         if not (isinstance(properties, list) and isinstance(application, dict)):
             raise AmqpError("the properties of a request are malformed")
-        return cls(properties[0] if properties else None, application)
+        return cls(properties[0] if properties else None, application, value)
 
     def text(self, name: str) -> str:
         value = self.properties.get(name)

@@ -172,9 +172,9 @@ def parse_performative(body: bytes, start: int) -> tuple[Performative, bytes]:
 
 
 def sasl_mechanisms() -> bytes:
-    """The frame that offers ways to sign in; whichever is taken is answered with `sasl_welcome`."""
+    """The frame that offers ways to sign in; whichever is taken is answered with `sasl_outcome`."""
     return frame(0, described(0x40, [Array(("MSSBCBS", "PLAIN", "ANONYMOUS", "EXTERNAL"), Symbol)]), SASL_FRAME)
 
 
-def sasl_welcome() -> bytes:
-    return frame(0, described(0x44, [UByte(0)]), SASL_FRAME)
+def sasl_outcome(is_welcome: bool) -> bytes:
+    return frame(0, described(0x44, [UByte(0 if is_welcome else 1), None]), SASL_FRAME)

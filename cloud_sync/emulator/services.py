@@ -3,15 +3,25 @@
 from typing import Any
 
 from cloud_sync.emulator.amqp import Array, Timestamp, UInt
+from cloud_sync.emulator.faults import Faults
 from cloud_sync.emulator.messages import Request
-from cloud_sync.emulator.nodes import CBS
 from cloud_sync.emulator.store import Store
+from cloud_sync.emulator.tokens import TokenError, Tokens
 
 
-def answer(store: Store, path: str, request: Request) -> bytes:
-    """The encoded answer to a request. Every token is taken: this server stands on loopback only."""
-    if path == CBS:
-        return request.answer(202, "Accepted")
+def take_token(tokens: Tokens, faults: Faults, request: Request) -> bytes:
+    """The encoded answer of `$cbs` to a token."""
+    if faults.struck("refused_token"):
+        return request.answer(401, "ExpiredToken: the token is refused on purpose.")
+    try:
+        tokens.put(request)
+    except TokenError as error:
+        return request.answer(401, str(error))
+    return request.answer(202, "Accepted")
+
+
+def tell(store: Store, request: Request) -> bytes:
+    """The encoded answer of `$management` to a question."""
     hub, kind = request.text("name"), request.text("type")
     if hub not in store.hubs:
         return request.answer(404, f"The messaging entity '{hub}' could not be found.")

@@ -101,12 +101,11 @@ class Store:
                 finally:
                     committer.cancel()
 
-    async def append(self, hub: str, number: int, message_format: int, body: bytes) -> None:
-        """Store the events of one transfer; returns after the commit.
+    async def append(self, hub: str, number: int, message_format: int, body: bytes, count: int) -> None:
+        """Store the `count` events of one transfer; returns after the commit.
 
-        Raises `AmqpError` for a malformed body and `sqlite3.Error` when the disk does not take it.
+        Raises `sqlite3.Error` when the disk does not take it.
         """
-        count = len(split(body, message_format))
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Transfer(hub, number, count, message_format, body, stored))
         self._work.set()

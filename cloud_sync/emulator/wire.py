@@ -3,9 +3,9 @@
 import asyncio
 import struct
 import time
-from typing import Final
+from typing import Any, Final
 
-from cloud_sync.emulator.amqp import AmqpError
+from cloud_sync.emulator.amqp import AmqpError, Described, decode
 from cloud_sync.emulator.faults import Faults
 from cloud_sync.emulator.performatives import (
     FRAME_HEAD_BYTES,
@@ -15,8 +15,10 @@ from cloud_sync.emulator.performatives import (
     frame,
     performative_bytes,
     sasl_mechanisms,
-    sasl_welcome,
+    sasl_outcome,
 )
+from cloud_sync.emulator.streams import Stream
+from cloud_sync.emulator.tokens import Tokens, password_of
 
 FRAME_BYTES_MAX: Final = 65_536
 FRAME_BYTES_LEAST: Final = 512
@@ -31,19 +33,22 @@ _BLACK_HOLE_LOOK_S: Final = 0.02
 class Wire:
     """Frames to and from one client."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, faults: Faults) -> None:
-        self._reader, self._writer, self._faults = reader, writer, faults
+    def __init__(self, stream: Stream, faults: Faults) -> None:
+        self._stream, self._faults = stream, faults
+        self._unpaid_bytes = 0
         self._heard_s = self._said_s = time.monotonic()
         self.client_idle_s = 0.0
         self.client_frame_bytes = FRAME_BYTES_LEAST
 
-    async def greet(self) -> None:
-        """Agree on the protocol; every way to sign in is welcome. Raises `AmqpError`."""
+    async def greet(self, tokens: Tokens) -> None:
+        """Agree on the protocol and sign in, by password or else by tokens later; raises `AmqpError`."""
         header = await self._read(8)
         if header == _SASL_HEADER:
             self._write(header + sasl_mechanisms())
-            await self.frame()
-            self._write(sasl_welcome())
+            is_welcome = _signs_in((await self.frame())[1], tokens)
+            self._write(sasl_outcome(is_welcome))
+            if not is_welcome:
+                raise AmqpError("the password does not open this namespace")
             header = await self._read(8)
         if header != _AMQP_HEADER:
             self._write(_AMQP_HEADER)
@@ -66,7 +71,9 @@ class Wire:
 
     async def drained(self) -> None:
         """Return once the client has taken most of what was sent."""
-        await self._writer.drain()
+        await self._stream.drain()
+        unpaid_bytes, self._unpaid_bytes = self._unpaid_bytes, 0
+        await self._paced(unpaid_bytes)
 
     async def keep_alive(self) -> None:
         """Send empty frames as often as the client wants, and close when nothing comes from it."""
@@ -77,25 +84,41 @@ class Wire:
                 self._write(frame(0, b""))
             if now_s - self._heard_s > IDLE_S and not self._faults.black_hole:
                 self.send(0, Close(error("amqp:connection:forced", f"The connection was inactive for {IDLE_S:.0f} s.")))
-                self._writer.close()
+                self._stream.close()
                 return
 
     def close(self) -> None:
         """Say what was written, then close; a client that does not read cannot hold this up."""
-        self._writer.close()
+        self._stream.close()
 
     def cut(self) -> None:
         """Break the connection off, as a cable would."""
-        self._writer.transport.abort()
+        self._stream.cut()
 
     async def _read(self, size: int) -> bytes:
-        data = await self._reader.readexactly(size)
-        while self._faults.black_hole and not self._writer.is_closing():  # noqa: ASYNC110 - a plain switch, for tests
+        data = await self._stream.read(size)
+        await self._paced(size)
+        while self._faults.black_hole and not self._stream.is_closing():  # noqa: ASYNC110 - a plain switch, for tests
             await asyncio.sleep(_BLACK_HOLE_LOOK_S)
         return data
 
     def _write(self, data: bytes) -> None:
-        if self._faults.black_hole or self._writer.is_closing():
+        if self._faults.black_hole or self._stream.is_closing():
             return
         self._said_s = time.monotonic()
-        self._writer.write(data)
+        self._unpaid_bytes += len(data)
+        self._stream.write(data)
+
+    async def _paced(self, size: int) -> None:
+        """Take the time that so many bytes need over a narrow line."""
+        if self._faults.bandwidth_bytes_s and size:
+            await asyncio.sleep(size / self._faults.bandwidth_bytes_s)
+
+
+def _signs_in(body: bytes, tokens: Tokens) -> bool:
+    """Whether the client may go on: only a wrong password ends it here, whoever has none must show tokens."""
+    said: Any = decode(body)[0]
+    fields = said.value if isinstance(said, Described) and isinstance(said.value, list) else []
+    if fields[:1] != ["PLAIN"]:
+        return True
+    return tokens.sign_in(password_of(fields[1] if len(fields) > 1 else None))

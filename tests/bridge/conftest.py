@@ -8,9 +8,10 @@ from typing import Any, Protocol
 import pytest
 
 from appliance.bridge.eventhubs import Deadlines, EventHubsUplink
-from appliance.bridge.folder import SUFFIX, FolderUplink, from_bytes
+from appliance.bridge.folder import FolderUplink
 from appliance.bridge.uplink import Uplink
 from appliance.contract.envelope import Sealed
+from appliance.contract.envelope_file import SUFFIX, from_bytes
 from cloud_sync.emulator.amqp import decode
 from cloud_sync.emulator.eventhubs import EventHubs
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from appliance.bridge.folder import FolderUplink, from_bytes
+from appliance.bridge.folder import FolderUplink
 from appliance.bridge.uplink import UplinkError
 from appliance.contract.envelope import EnvelopeError, Lane, envelopes
+from appliance.contract.envelope_file import from_bytes
 from appliance.contract.reading import Quality, Reading, Stream
 
 READING = Reading("acme/northfield/a/l/c/pmp-1/flow", 1.5, Quality.GOOD, 1, 1, 1, "test")

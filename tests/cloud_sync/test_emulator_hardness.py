@@ -77,7 +77,7 @@ async def test_nonsense_ends_its_own_connection_only(tmp_path: Path, name: str) 
 SERVER = """
 import asyncio, sys
 from pathlib import Path
-from cloud_sync.emulator.eventhubs import emulate
+from cloud_sync.emulator.command import emulate
 asyncio.run(emulate(Path(sys.argv[1]), int(sys.argv[2])))
 """
 

@@ -12,7 +12,8 @@ from azure.eventhub import EventData
 from azure.eventhub.aio import EventHubConsumerClient, EventHubProducerClient
 from azure.eventhub.exceptions import EventHubError
 
-from cloud_sync.emulator.eventhubs import EventHubs, emulate
+from cloud_sync.emulator.command import emulate
+from cloud_sync.emulator.eventhubs import EventHubs
 
 DEADLINE_S = 20.0
 
