@@ -14,6 +14,7 @@ from typing import NamedTuple, Self
 from appliance.buffer.blocks import NewBlock
 from appliance.buffer.keeper import Keeper
 from appliance.buffer.retention import Bounds, Policy
+from appliance.buffer.salvage import is_damaged, salvage, set_aside
 from appliance.buffer.store import Dropped, Store
 from appliance.contract.envelope import Sealed
 from appliance.contract.gap import GapReason
@@ -114,8 +115,11 @@ class Buffer:
     ) -> AsyncIterator[Self]:
         """Open the log of a plant, creating it when absent, and keep its writer running; raises `StoreError`.
 
-        Gaps are said below `root` of the namespace.
+        Gaps are said below `root` of the namespace. A damaged file is set aside, and what can be read of it is
+        carried over to a new epoch: the plant goes on in any case.
         """
+        if reason := await asyncio.to_thread(is_damaged, path):
+            await _replaced(path, plant, root, reason)
         async with Store.open(path, plant) as store:
             lasts = {stream: await store.last(stream) for stream in Stream}
             buffer = cls(store, bounds or Bounds(), root, lasts)
@@ -294,6 +298,18 @@ class Buffer:
         """The Keeper's wish before all that wait, for the writer itself."""
         done = asyncio.get_running_loop().create_future()
         await self._write((_Write(Stream.EVENTS, gaps, (), done, sealed, dropped),))
+
+
+async def _replaced(path: Path, plant: str, root: str, reason: str) -> None:
+    aside = await asyncio.to_thread(set_aside, path)
+    log.error("buffer: the file is damaged (%s); it is kept as %s, a new epoch begins", reason, aside.name)
+    report = await salvage(aside, path, plant, root)
+    log.error(
+        "buffer: %d readings and %d events are carried over; not there: %s",
+        report.entries[Stream.READINGS],
+        report.entries[Stream.EVENTS],
+        "; ".join(f"{stream} {report.missing(stream)}" for stream in Stream),
+    )
 
 
 class Cursor:

@@ -9,8 +9,8 @@ from typing import Protocol
 
 from appliance.buffer.blocks import Block, NewBlock, new_blocks
 from appliance.buffer.reserve import Reserve
-from appliance.buffer.retention import Bounds, Growth, Policy, every_second, oldest, stretches
-from appliance.buffer.store import Dropped, Store
+from appliance.buffer.retention import HYSTERESIS, Bounds, Growth, Policy, every_second, oldest, stretches
+from appliance.buffer.store import Dropped, Room, Store
 from appliance.contract.envelope import ENTRIES_MAX, Sealed, open_sealed
 from appliance.contract.gap import TOPICS_NAMED_MAX, Gap, GapReason, gap_topic
 from appliance.contract.reading import Reading, Stream
@@ -118,7 +118,7 @@ class Keeper:
                 self._looked_s -= LOOK_S  # There is more to drop: look again at once.
         elif not self.reserve.is_there and room.disk_free_bytes > self._bounds.free_min_bytes:
             await asyncio.to_thread(self.reserve.take)
-        self._say_full(excess > 0 and self._bounds.policy is Policy.REJECT)
+        self._say_full(self._bounds.policy is Policy.REJECT and (excess > 0 or (self.is_full and self._is_tight(room))))
         self._growth.sample(monotonic(), room.used_bytes)
         self.days_to_full = self._growth.days_to_full(room, self._bounds)
 
@@ -187,6 +187,10 @@ class Keeper:
             to_us=max(block.to_us for block in blocks),
         )
         return gap.entry(self._topic, now_us())
+
+    def _is_tight(self, room: Room) -> bool:
+        """Whether room that has just been made would be gone with the next appends."""
+        return room.used_bytes > self._bounds.used_max_bytes * (1 - 1 / HYSTERESIS)
 
     def _say_full(self, is_full: bool) -> None:
         if is_full and not self.is_full:

@@ -14,7 +14,8 @@ from appliance.contract.gap import GapReason
 
 KEPT_BYTES_MIN: Final = 16 * 1024 * 1024
 """What the log keeps even when others have filled the disk: dropping more would not help them."""
-_HYSTERESIS: Final = 50
+HYSTERESIS: Final = 50
+"""One part in so many of the bound is freed beyond what is needed, so that it is not done for every block."""
 _GROWTH_S: Final = 3_600.0
 _GROWTH_S_MIN: Final = 60.0
 
@@ -47,7 +48,7 @@ class Bounds:
         """How many bytes must go now, with some to spare so that it is not done for every block; 0 when none."""
         over = room.used_bytes - self.used_max_bytes
         if over > 0:
-            return over + self.used_max_bytes // _HYSTERESIS, GapReason.SIZE
+            return over + self.used_max_bytes // HYSTERESIS, GapReason.SIZE
         short = self.free_min_bytes - room.disk_free_bytes - room.spare_bytes
         if short > 0 and room.used_bytes > KEPT_BYTES_MIN:
             return min(short, room.used_bytes - KEPT_BYTES_MIN), GapReason.DISK

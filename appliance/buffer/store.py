@@ -199,10 +199,8 @@ class Store:
 
     async def give_back(self) -> None:
         """Return spare pages to the file system, as far as the file was made for it."""
-        async with self._writer.execute("PRAGMA incremental_vacuum") as rows:
-            await rows.fetchall()
-        async with self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)") as rows:
-            await rows.fetchall()
+        # A script, because it alone steps the statement to its end.
+        await self._writer.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(PASSIVE);")
 
     async def _append(self, stream: Stream, first: int, entries: Sequence[Reading]) -> None:
         await self._writer.executemany(f"INSERT INTO chunk_{stream.value} VALUES(?, ?, ?)", _chunks(first, entries))

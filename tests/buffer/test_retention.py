@@ -110,11 +110,11 @@ async def test_thinning_keeps_every_second_block_of_the_older_half(tmp_path: Pat
     """With the policy `thin` the oldest block stays while its neighbour goes."""
     bounds = Bounds(size_max_bytes=SIZE_MAX, free_min_bytes=0, policy=Policy.THIN)
     async with Buffer.open(tmp_path / "b.db", "northfield", bounds) as buffer:
-        await fill(buffer, 10_000, tmp_path)
+        await fill(buffer, 20_000, tmp_path)
         await idle(buffer)
         gaps = await assert_gaps_explain(buffer)
         assert gaps[0].first > 1
-        assert 1 in await numbers_left(buffer)
+        assert gaps[1].first > gaps[0].last + 1
 
 
 async def test_reject_makes_producers_wait_until_followers_have_caught_up(tmp_path: Path) -> None:
@@ -124,8 +124,9 @@ async def test_reject_makes_producers_wait_until_followers_have_caught_up(tmp_pa
         cursor = await buffer.cursor("bridge")
         await cursor.advance(0)
         async with asyncio.timeout(20):
-            while not buffer.keeper.is_full:
-                await buffer.append(notes(buffer.last() + 1, 500))
+            while not (buffer.keeper.is_full and buffer.keeper.sealed_to[Stream.READINGS] == buffer.last()):
+                if not buffer.keeper.is_full:
+                    await buffer.append(notes(buffer.last() + 1, 500))
                 await asyncio.sleep(0.01)
         waiting = group.create_task(buffer.append(notes(buffer.last() + 1, 10)))
         await asyncio.sleep(0.1)
@@ -163,9 +164,10 @@ async def test_a_disk_without_its_free_space_shrinks_the_log_to_its_least(
         await idle(buffer)
     before = path.stat().st_size
     async with Buffer.open(path, "northfield", Bounds(free_min_bytes=2**60)) as buffer:
-        async with asyncio.timeout(10):
-            while (await buffer._store.room()).used_bytes > 1_700_000:
-                await asyncio.sleep(0.02)
+        for _ in range(500):
+            if (await buffer._store.room()).used_bytes <= 1_700_000:
+                break
+            await asyncio.sleep(0.02)
         gaps = await assert_gaps_explain(buffer)
         assert {gap.reason for gap in gaps} == {GapReason.DISK}
         assert len(await numbers_left(buffer)) > 0
