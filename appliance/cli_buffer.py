@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from appliance.buffer.buffer import Buffer
-from appliance.buffer.salvage import Report, pieces, salvage, set_aside
+from appliance.buffer.salvage import Report, pieces, renew
 from appliance.buffer.schema import StoreError
 from appliance.contract.reading import Reading, Stream, message_id
 from appliance.folder import FolderError, owned
@@ -32,7 +32,7 @@ def check(file: FileArgument) -> None:
         for _ in pieces(_existing(file), report):
             pass
     _tell(report)
-    if report.faults:
+    if report.faults or any(report.missing(stream) for stream in Stream):
         raise typer.Exit(FAILED)
 
 
@@ -74,8 +74,7 @@ def repair(file: FileArgument, root: RootOption = "acme") -> None:
         next(iter(pieces(file, report)), None)
         if not report.plant:
             raise FolderError(f"{file} does not say whose it is; start the appliance, it goes on with what is left")
-        aside = set_aside(file)
-        report = asyncio.run(salvage(aside, file, report.plant, root))
+        report, aside = asyncio.run(renew(file, report.plant, root))
     _tell(report)
     typer.echo(f"{file} is a new log of a new epoch; the old one is kept as {aside.name}")
 
@@ -102,7 +101,9 @@ def _tell(report: Report) -> None:
     for stream in Stream:
         typer.echo(f"{stream}: {report.entries[stream]:,} entries up to number {report.last[stream]:,}")
         for first, last in report.missing(stream):
-            typer.echo(f"  not there: {first:,} to {last:,}")
+            typer.echo(f"  not there, and no gap says why: {first:,} to {last:,}")
+        for first, last in report.explained[stream]:
+            typer.echo(f"  dropped, as a gap says: {first:,} to {last:,}")
     for fault in report.faults:
         typer.echo(f"damaged: {fault}", err=True)
 

@@ -14,7 +14,7 @@ from typing import NamedTuple, Self
 from appliance.buffer.blocks import NewBlock
 from appliance.buffer.keeper import Keeper
 from appliance.buffer.retention import Bounds, Policy
-from appliance.buffer.salvage import is_damaged, salvage, set_aside
+from appliance.buffer.salvage import finish, is_damaged, renew
 from appliance.buffer.store import Dropped, Store
 from appliance.contract.envelope import Sealed
 from appliance.contract.gap import GapReason
@@ -118,6 +118,7 @@ class Buffer:
         Gaps are said below `root` of the namespace. A damaged file is set aside, and what can be read of it is
         carried over to a new epoch: the plant goes on in any case.
         """
+        await asyncio.to_thread(finish, path)
         if reason := await asyncio.to_thread(is_damaged, path):
             await _replaced(path, plant, root, reason)
         async with Store.open(path, plant) as store:
@@ -301,11 +302,11 @@ class Buffer:
 
 
 async def _replaced(path: Path, plant: str, root: str, reason: str) -> None:
-    aside = await asyncio.to_thread(set_aside, path)
-    log.error("buffer: the file is damaged (%s); it is kept as %s, a new epoch begins", reason, aside.name)
-    report = await salvage(aside, path, plant, root)
+    log.error("buffer: the file is damaged (%s); what can be read goes to a new epoch", reason)
+    report, aside = await renew(path, plant, root)
     log.error(
-        "buffer: %d readings and %d events are carried over; not there: %s",
+        "buffer: the damaged file is kept as %s; %d readings and %d events are carried over; not there: %s",
+        aside.name,
         report.entries[Stream.READINGS],
         report.entries[Stream.EVENTS],
         "; ".join(f"{stream} {report.missing(stream)}" for stream in Stream),

@@ -123,17 +123,18 @@ class Keeper:
         self.days_to_full = self._growth.days_to_full(room, self._bounds)
 
     async def shrink(self, excess: int, reason: GapReason, commit: Commit) -> bool:
-        """Drop blocks as the policy says, readings before events; False when nothing could go."""
-        for stream in Stream:
-            blocks = await self._store.blocks(stream, 0, DROPPED_BLOCKS_MAX)
-            if self._bounds.policy is Policy.REJECT:
-                taken_to = await self._store.slowest(stream)
-                blocks = [block for block in blocks if block.last <= taken_to]
-            chosen = await self._thinned(stream, blocks, excess) or oldest(blocks, excess)
-            if chosen:
-                await self._drop(stream, chosen, reason, commit)
-                return True
-        return False
+        """Drop blocks as the policy says; False when nothing could go.
+
+        Only readings leave: events are few, leave by age, and the gaps are among them.
+        """
+        stream = Stream.READINGS
+        blocks = await self._store.blocks(stream, 0, DROPPED_BLOCKS_MAX)
+        if self._bounds.policy is Policy.REJECT:
+            taken_to = await self._store.slowest(stream)
+            blocks = [block for block in blocks if block.last <= taken_to]
+        chosen = await self._thinned(stream, blocks, excess) or oldest(blocks, excess)
+        await self._drop(stream, chosen, reason, commit)
+        return bool(chosen)
 
     async def _drop_aged(self, commit: Commit) -> None:
         if not math.isfinite(self._bounds.age_max_s):

@@ -1,7 +1,7 @@
 """Salvage: what can still be read of a Buffer's file, be it whole, copied or damaged; and a new file made of it."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from appliance.buffer.blocks import chained
+from appliance.buffer.schema import StoreError
 from appliance.buffer.store import Store
 from appliance.contract.columns import ColumnsError, decode
 from appliance.contract.envelope import EnvelopeError, Sealed, open_sealed
-from appliance.contract.gap import Gap, GapReason, gap_topic
+from appliance.contract.gap import GAP_ORIGIN, Gap, GapReason, gap_topic
 from appliance.contract.reading import Reading, Stream
 from appliance.supervisor import now_us
 
 WHOLE_CHECK_BYTES_MAX = 256_000_000
 """Files up to this size are checked page by page at each start; larger ones when they are asked for."""
+SENDER = "bridge"
+"""How the names of the cursors begin that send the log on: what they had taken stands in the lake, in the old epoch."""
 _SIDE_FILES = ("", "-wal", "-shm")
 
 
@@ -38,16 +41,21 @@ class Report:
     entries: dict[Stream, int] = field(default_factory=lambda: dict.fromkeys(Stream, 0))
     ranges: dict[Stream, list[tuple[int, int]]] = field(default_factory=lambda: {stream: [] for stream in Stream})
     """What can be read, in order, neighbours joined."""
+    explained: dict[Stream, list[tuple[int, int]]] = field(default_factory=lambda: {stream: [] for stream in Stream})
+    """What left on purpose, by the gaps in the file."""
     last: dict[Stream, int] = field(default_factory=lambda: dict.fromkeys(Stream, 0))
     faults: list[str] = field(default_factory=list)
 
     def missing(self, stream: Stream) -> list[tuple[int, int]]:
-        """The numbers that should be there and are not; gaps written by retention are among them."""
-        missing, expected = [], 1
-        for first, last in self.ranges[stream]:
+        """The numbers that should be there and are not, and no gap says why."""
+        known = sorted(self.ranges[stream] + self.explained[stream])
+        # When events have grown old and left, the gaps among them have left too.
+        is_shortened = bool(self.explained[Stream.EVENTS]) and known
+        missing, expected = [], known[0][0] if is_shortened else 1
+        for first, last in known:
             if first > expected:
                 missing.append((expected, first - 1))
-            expected = last + 1
+            expected = max(expected, last + 1)
         if expected <= self.last[stream]:
             missing.append((expected, self.last[stream]))
         return missing
@@ -106,8 +114,40 @@ def cursors(path: Path) -> list[tuple[str, Stream, int, str]]:
         return []
 
 
-async def salvage(old: Path, new: Path, plant: str, root: str) -> Report:
-    """Make a new file, of a new epoch, of what the old one still has: entries, cursors at the same entries, gaps.
+async def renew(path: Path, plant: str, root: str) -> tuple[Report, Path]:
+    """Put a new log of a new epoch in the place of this one; gives what was found, and where the old one is kept.
+
+    The new one is whole before it takes the place, so a kill at any instant costs nothing: `finish` ends the rest.
+    """
+    new = _unfinished(path)
+    _remove(new)
+    report = await _salvage(path, new, plant, root)
+    aside = set_aside(path)
+    new.rename(path)
+    return report, aside
+
+
+def finish(path: Path) -> None:
+    """End a renewal that was killed between its last two steps."""
+    if not path.exists() and _unfinished(path).exists():
+        _unfinished(path).rename(path)
+
+
+def _sends(cursor: str) -> bool:
+    return cursor.startswith(SENDER)
+
+
+def _remove(path: Path) -> None:
+    for side in _SIDE_FILES:
+        Path(f"{path}{side}").unlink(missing_ok=True)
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.salvaged{path.suffix}")
+
+
+async def _salvage(old: Path, new: Path, plant: str, root: str) -> Report:
+    """Write what the old file still has into the new one: entries, cursors at the same entries, gaps.
 
     What a follower had taken it will not get again; what is lost is written as gaps of the old epoch.
     """
@@ -118,7 +158,7 @@ async def salvage(old: Path, new: Path, plant: str, root: str) -> Report:
     async with Store.open(new, plant) as store:
         for piece in pieces(old, report):
             if report.plant not in ("", plant):
-                break
+                raise StoreError(f"buffer {old}: is damaged, and belongs to plant {report.plant!r}; move it away")
             await store.write([(piece.stream, nexts[piece.stream], piece.entries)])
             for name, stream, seq, _ in stood:
                 if stream is piece.stream:
@@ -132,7 +172,7 @@ async def salvage(old: Path, new: Path, plant: str, root: str) -> Report:
         carried = [
             Gap(store.epoch, stream, 1, last, last, 0, GapReason.CARRIED, (), 0, 0, 0)
             for stream in Stream
-            if (last := min((seq for (_, its), seq in taken.items() if its is stream), default=0))
+            if (last := max((seq for (name, its), seq in taken.items() if its is stream and _sends(name)), default=0))
         ]
         topic, at_us = gap_topic(root, plant), now_us()
         gaps = [gap.entry(topic, at_us) for gap in (*lost, *carried)]
@@ -163,6 +203,7 @@ def _stream_pieces(db: sqlite3.Connection, stream: Stream, report: Report) -> It
                 report.faults.append(f"{stream} {first} to {first + count - 1}: {error}")
                 continue
             _count(report, stream, first, len(entries))
+            _explain(report, entries)
             yield Piece(stream, first, entries)
 
 
@@ -174,6 +215,12 @@ def _count(report: Report, stream: Stream, first: int, count: int) -> None:
         ranges[-1] = (ranges[-1][0], first + count - 1)
     else:
         ranges.append((first, first + count - 1))
+
+
+def _explain(report: Report, entries: Sequence[Reading]) -> None:
+    for entry in entries:
+        if entry.origin == GAP_ORIGIN and (gap := Gap.from_entry(entry)).epoch == report.epoch:
+            report.explained[gap.stream].append((gap.first, gap.last))
 
 
 def _rows(db: sqlite3.Connection, table: str, report: Report) -> Iterator[sqlite3.Row]:
@@ -196,6 +243,4 @@ def _rows(db: sqlite3.Connection, table: str, report: Report) -> Iterator[sqlite
     except sqlite3.DatabaseError as error:
         before = behind[-1]["first"] if behind else "the end"
         report.faults.append(f"{table} before {before}: {error}")
-    finally:
-        db.row_factory = None
     yield from reversed(behind)
