@@ -10,11 +10,13 @@ from appliance.contract.reading import Reading, Stream
 
 
 class NewBlock(NamedTuple):
-    """A sealed envelope on its way into the file, with the arrival times of what it holds."""
+    """A sealed envelope on its way into the file, with the arrival times of what it holds, first and last."""
 
     sealed: Sealed
     from_us: int
     to_us: int
+    latest_us: dict[str, int]
+    """The newest source time of each topic in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,11 @@ def new_blocks(plant: str, epoch: int, stream: Stream, first: int, entries: Sequ
     """Seal consecutive entries into as few blocks as the bounds of an envelope allow."""
     blocks = []
     for sealed in envelopes(plant, epoch, stream, first, entries):
-        arrivals = [entry.arrival_us for entry in entries[sealed.first - first : sealed.first - first + sealed.count]]
-        blocks.append(NewBlock(sealed, min(arrivals), max(arrivals)))
+        held = entries[sealed.first - first : sealed.first - first + sealed.count]
+        arrivals = [entry.arrival_us for entry in held]
+        latest_us: dict[str, int] = {}
+        for topic, _, _, source_us, *_ in held:
+            if source_us >= latest_us.get(topic, source_us):
+                latest_us[topic] = source_us
+        blocks.append(NewBlock(sealed, min(arrivals), max(arrivals), latest_us))
     return blocks

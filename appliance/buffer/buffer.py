@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from appliance.buffer.blocks import NewBlock
+from appliance.buffer.blocks import NewBlock, Run
 from appliance.buffer.keeper import Keeper
 from appliance.buffer.retention import Bounds, Policy
 from appliance.buffer.salvage import finish, is_damaged, renew
@@ -100,7 +100,7 @@ class Buffer:
     def __init__(self, store: Store, bounds: Bounds, root: str, lasts: dict[Stream, int]) -> None:
         self.plant, self.epoch = store.plant, store.epoch
         self._store, self._bounds = store, bounds
-        self.keeper = Keeper(store, bounds, root, self.last)
+        self.keeper = Keeper(store, bounds, root, self.last, self._remembered)
         self._tails = {stream: _Tail(last) for stream, last in lasts.items()}
         self._waiting: deque[_Write] = deque()
         self._waiting_entries = 0
@@ -199,6 +199,11 @@ class Buffer:
                 break
             group.append(wish)
         return group
+
+    def _remembered(self, stream: Stream, after: int, limit: int) -> Run | None:
+        """Up to `limit` entries after the number `after`, if all of them are in memory."""
+        tail = self._tails[stream]
+        return Run(after + 1, list(tail.after(after, limit))) if after + 1 >= tail.first else None
 
     async def _wish(self, wish: _Write) -> int:
         self._waiting.append(wish)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 from typing import Protocol
 
-from appliance.buffer.blocks import Block, NewBlock, new_blocks
+from appliance.buffer.blocks import Block, NewBlock, Run, new_blocks
 from appliance.buffer.reserve import Reserve
 from appliance.buffer.retention import HYSTERESIS, Bounds, Growth, Policy, every_second, oldest, stretches
 from appliance.buffer.store import Dropped, Room, Store
@@ -39,8 +39,15 @@ class Commit(Protocol):
 class Keeper:
     """Follows the log like everyone else, a block behind."""
 
-    def __init__(self, store: Store, bounds: Bounds, root: str, last: Callable[[Stream], int]) -> None:
-        self._store, self._bounds, self._last = store, bounds, last
+    def __init__(
+        self,
+        store: Store,
+        bounds: Bounds,
+        root: str,
+        last: Callable[[Stream], int],
+        remembered: Callable[[Stream, int, int], Run | None],
+    ) -> None:
+        self._store, self._bounds, self._last, self._remembered = store, bounds, last, remembered
         self._topic = gap_topic(root, store.plant)
         self.reserve = Reserve(store.path.with_suffix(".reserve"))
         self._growth = Growth()
@@ -90,7 +97,7 @@ class Keeper:
         if not count:
             self.sealed_to[stream] = self._last(stream)
             return
-        run = await self._store.read(stream, first - 1, count)
+        run = self._remembered(stream, first - 1, count) or await self._store.read(stream, first - 1, count)
         is_whole = run.entries and run.first == first
         if not is_whole:  # The first chunk cannot be read: it leaves the log, and a gap says so.
             beyond = min(run.first, first + count) - 1 if run.entries else first + count - 1

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from appliance.buffer.blocks import chained
+from appliance.buffer.chunks import decode
 from appliance.buffer.schema import StoreError
 from appliance.buffer.store import Store
-from appliance.contract.columns import ColumnsError, decode
-from appliance.contract.envelope import EnvelopeError, Sealed, open_sealed
+from appliance.contract.envelope import Sealed, open_sealed
 from appliance.contract.gap import GAP_ORIGIN, Gap, GapReason, gap_topic
 from appliance.contract.reading import Reading, Stream
 from appliance.supervisor import now_us
@@ -199,7 +199,7 @@ def _stream_pieces(db: sqlite3.Connection, stream: Stream, report: Report) -> It
                     entries = open_sealed(sealed).entries
                 else:
                     entries = tuple(decode(body))
-            except (EnvelopeError, ColumnsError, ValueError, TypeError) as error:
+            except (ValueError, TypeError) as error:
                 report.faults.append(f"{stream} {first} to {first + count - 1}: {error}")
                 continue
             _count(report, stream, first, len(entries))

@@ -14,9 +14,9 @@ from typing import NamedTuple, Self
 import aiosqlite
 
 from appliance.buffer.blocks import Block, NewBlock, Run, chained
+from appliance.buffer.chunks import decode, encode
 from appliance.buffer.schema import StoreError, epoch_of, prepare
-from appliance.contract.columns import ColumnsError, decode, encode
-from appliance.contract.envelope import EnvelopeError, Sealed, open_sealed
+from appliance.contract.envelope import Sealed, open_sealed
 from appliance.contract.reading import Reading, Stream
 
 __all__ = ["Dropped", "Room", "Store", "StoreError", "StoredCursor"]
@@ -98,8 +98,16 @@ class Store:
 
     async def latest(self) -> dict[str, int]:
         """The newest source time of each topic that ever had a reading."""
+        loose: dict[str, int] = {}
+        async with self._reader.execute("SELECT first, count, body FROM chunk_readings") as rows:
+            async for first, count, body in rows:
+                for entry in await self._open(Stream.READINGS, first, count, None, body) or ():
+                    loose[entry.topic] = max(entry.source_us, loose.get(entry.topic, entry.source_us))
+        # The sealed ones come second, so that what is sealed meanwhile is seen twice rather than never.
         async with self._reader.execute("SELECT topic, source_us FROM latest") as rows:
-            return dict(await rows.fetchall())  # type: ignore[arg-type]
+            async for topic, source_us in rows:
+                loose[topic] = max(source_us, loose.get(topic, source_us))
+        return loose
 
     async def write(
         self,
@@ -206,11 +214,6 @@ class Store:
         await self._writer.executemany(f"INSERT INTO chunk_{stream.value} VALUES(?, ?, ?)", _chunks(first, entries))
         last = first + len(entries) - 1
         await self._writer.execute("UPDATE stream SET last = ? WHERE name = ?", (last, stream))
-        if stream is Stream.READINGS:
-            await self._writer.executemany(
-                "INSERT INTO latest VALUES(?1, ?2) ON CONFLICT DO UPDATE SET source_us = max(source_us, ?2)",
-                {entry.topic: entry.source_us for entry in entries}.items(),
-            )
 
     async def _seal(self, block: NewBlock) -> None:
         sealed, table = block.sealed, f"block_{block.sealed.stream.value}"
@@ -233,6 +236,11 @@ class Store:
         )
         if added.rowcount == 0:
             return  # A commit that was thought to have failed had gone through.
+        if sealed.stream is Stream.READINGS:
+            await self._writer.executemany(
+                "INSERT INTO latest VALUES(?1, ?2) ON CONFLICT DO UPDATE SET source_us = max(source_us, ?2)",
+                block.latest_us.items(),
+            )
         last = sealed.first + sealed.count - 1
         await self._writer.execute("UPDATE stream SET digest = ? WHERE name = ?", (digest, sealed.stream))
         await self._writer.execute(
@@ -249,7 +257,7 @@ class Store:
                 return decode(body)
             sealed = Sealed(self.plant, self.epoch, stream, first, count, crc, body)
             entries = (await asyncio.to_thread(open_sealed, sealed)).entries
-        except (EnvelopeError, ColumnsError, ValueError) as error:
+        except ValueError as error:
             log.error("buffer: %s %d to %d are damaged and passed over: %s", stream, first, first + count - 1, error)
             return None
         self._opened[(stream, first)] = entries

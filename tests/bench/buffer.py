@@ -7,7 +7,6 @@ import gc
 import json
 import sqlite3
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -34,7 +33,9 @@ def plant_readings(count: int) -> list[Reading]:
     while len(entries) < count:
         at = START_US + second * 1_000_000
         said = [
-            Reading(f"{path.replace('northfield', f'site{site}')}/{tag}", value, 192, at, at, at + 40_000, "opcua:plant")
+            Reading(
+                f"{path.replace('northfield', f'site{site}')}/{tag}", value, 192, at, at, at + 40_000, "opcua:plant"
+            )
             for site, plant in enumerate(plants)
             for path, equipment in plant.items()
             for tag, value in equipment.step(1.0).items()
