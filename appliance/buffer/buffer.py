@@ -138,7 +138,7 @@ class Buffer:
         Waits while the disk is full or too much is waiting: whoever produces feels it, and nothing is dropped.
         """
         while self._waiting_entries > WAITING_ENTRIES_MAX or (
-            self.keeper.is_full and entries and stream is Stream.READINGS
+            (self.keeper.is_full or self.keeper.is_behind) and entries and stream is Stream.READINGS
         ):
             await self._settled.wait()
         return await self._wish(_Write(stream, entries, moves, asyncio.get_running_loop().create_future()))
@@ -218,10 +218,8 @@ class Buffer:
                 async with asyncio.timeout(self.keeper.due_s()):
                     await self._settled.wait()
             except TimeoutError:
-                was_full = self.keeper.is_full
                 await self.keeper.work(self._kept)
-                if was_full and not self.keeper.is_full:
-                    self._settle()
+                self._settle()  # Producers that wait for room look again.
 
     async def _kept(self, sealed: Sequence[NewBlock], dropped: Sequence[Dropped], gaps: Sequence[Reading]) -> None:
         done = asyncio.get_running_loop().create_future()

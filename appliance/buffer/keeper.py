@@ -56,10 +56,20 @@ class Keeper:
         self.sealed_to: dict[Stream, int] = {}
         self._loose_since_s: dict[Stream, float] = {}
         self._looked_s = 0.0
+        self._looked_bytes = 0
         self.is_full = False
         """Producers have to wait: the policy is to reject, and nothing more can leave."""
         self.days_to_full: float | None = None
         self.dropped_entries = 0
+
+    @property
+    def is_behind(self) -> bool:
+        """More has come in than the bounds allow for: producers wait until the oldest has left."""
+        return self._unseen_bytes > self._bounds.unseen_max_bytes
+
+    @property
+    def _unseen_bytes(self) -> int:
+        return self._store.appended_bytes - self._looked_bytes
 
     async def start(self) -> None:
         """Find out where the loose entries begin."""
@@ -69,6 +79,8 @@ class Keeper:
 
     def due_s(self) -> float:
         """Seconds until there is something to do; 0 for now."""
+        if self._unseen_bytes > self._bounds.unseen_max_bytes // 4:
+            return 0.0
         now = monotonic()
         waits = [self._looked_s + LOOK_S - now]
         for stream in Stream:
@@ -86,7 +98,8 @@ class Keeper:
             since = self._loose_since_s.get(stream)
             if loose >= ENTRIES_MAX or (loose and since is not None and monotonic() - since >= SEAL_AGE_S):
                 await self.seal(stream, commit)
-        if monotonic() - self._looked_s >= LOOK_BUSY_S:
+        is_much = self._unseen_bytes > self._bounds.unseen_max_bytes // 4
+        if is_much or monotonic() - self._looked_s >= LOOK_BUSY_S:
             self._looked_s = monotonic()
             await self.retain(commit)
 
@@ -113,18 +126,24 @@ class Keeper:
     async def retain(self, commit: Commit) -> None:
         """Drop what is too old, then what is too much; tell how long the room will last."""
         await self._drop_aged(commit)
+        appended_bytes, can_shrink = self._store.appended_bytes, False
         room = await self._store.room()
         excess, reason = self._bounds.excess(room)
         if excess:
-            shrunk = await self.shrink(excess, reason, commit)
+            can_shrink = await self.shrink(excess, reason, commit)
+            if not can_shrink and self._bounds.policy is not Policy.REJECT:
+                can_shrink = self.sealed_to[Stream.READINGS] < self._last(Stream.READINGS)
+                await self.seal(Stream.READINGS, commit)  # Only what is sealed can leave.
             if reason is GapReason.DISK:
                 await self._store.give_back()
             room = await self._store.room()
             excess, reason = self._bounds.excess(room)
-            if excess and shrunk:
-                self._looked_s -= LOOK_S  # There is more to drop: look again at once.
         elif not self.reserve.is_there and room.disk_free_bytes > self._bounds.free_min_bytes:
             await asyncio.to_thread(self.reserve.take)
+        if excess and can_shrink and self._bounds.policy is not Policy.REJECT:
+            self._looked_s = 0.0  # There is more to drop: look again at once.
+        else:
+            self._looked_bytes = appended_bytes
         self._say_full(self._bounds.policy is Policy.REJECT and (excess > 0 or (self.is_full and self._is_tight(room))))
         self._growth.sample(monotonic(), room.used_bytes)
         self.days_to_full = self._growth.days_to_full(room, self._bounds)

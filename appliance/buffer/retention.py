@@ -16,6 +16,8 @@ KEPT_BYTES_MIN: Final = 16 * 1024 * 1024
 """What the log keeps even when others have filled the disk: dropping more would not help them."""
 HYSTERESIS: Final = 50
 """One part in so many of the bound is freed beyond what is needed, so that it is not done for every block."""
+LEEWAY: Final = 20
+"""One part in so many of the bound is kept for what comes in while the oldest leaves."""
 _GROWTH_S: Final = 3_600.0
 _GROWTH_S_MIN: Final = 60.0
 
@@ -42,7 +44,12 @@ class Bounds:
     @property
     def used_max_bytes(self) -> int:
         """What the pages may take, so that the file with its write-ahead log stays under its bound."""
-        return max(0, self.size_max_bytes - WAL_BYTES)
+        return max(0, self.size_max_bytes - WAL_BYTES) * (LEEWAY - 1) // LEEWAY
+
+    @property
+    def unseen_max_bytes(self) -> int:
+        """What may be written before the bounds are looked at, or producers wait for that."""
+        return max(0, self.size_max_bytes - WAL_BYTES) // LEEWAY
 
     def excess(self, room: Room) -> tuple[int, GapReason]:
         """How many bytes must go now, with some to spare so that it is not done for every block; 0 when none."""

@@ -62,6 +62,8 @@ class Store:
     ) -> None:
         self._writer, self._reader = writer, reader
         self.path, self.plant, self.epoch = path, plant, epoch
+        self.appended_bytes = 0
+        """What has been written down since the start, before it is sealed."""
         self._opened: OrderedDict[tuple[Stream, int], Sequence[Reading]] = OrderedDict()
 
     @classmethod
@@ -211,7 +213,9 @@ class Store:
         await self._writer.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(PASSIVE);")
 
     async def _append(self, stream: Stream, first: int, entries: Sequence[Reading]) -> None:
-        await self._writer.executemany(f"INSERT INTO chunk_{stream.value} VALUES(?, ?, ?)", _chunks(first, entries))
+        chunks = _chunks(first, entries)
+        await self._writer.executemany(f"INSERT INTO chunk_{stream.value} VALUES(?, ?, ?)", chunks)
+        self.appended_bytes += sum(len(body) for _, _, body in chunks)
         last = first + len(entries) - 1
         await self._writer.execute("UPDATE stream SET last = ? WHERE name = ?", (last, stream))
 

@@ -127,20 +127,27 @@ async def test_reject_makes_producers_wait_until_followers_have_caught_up(tmp_pa
     """Nothing that a follower still needs is dropped: append waits, and goes on when it has been taken."""
     bounds = Bounds(size_max_bytes=SIZE_MAX, free_min_bytes=0, policy=Policy.REJECT)
     async with Buffer.open(tmp_path / "b.db", "northfield", bounds) as buffer, asyncio.TaskGroup() as group:
+
+        async def produce() -> None:
+            while True:
+                await buffer.append(notes(buffer.last() + 1, 500))
+                await asyncio.sleep(0.01)
+
         cursor = await buffer.cursor("bridge")
         await cursor.advance(0)
-        async with asyncio.timeout(20):
-            while not await stays_full(buffer):
-                if not buffer.keeper.is_full:
-                    await buffer.append(notes(buffer.last() + 1, 500))
-                await asyncio.sleep(0.01)
-        waiting = group.create_task(buffer.append(notes(buffer.last() + 1, 10)))
+        producer = group.create_task(produce())
+        for _ in range(2_000):
+            if await stays_full(buffer):
+                break
+            await asyncio.sleep(0.02)
+        full_at = buffer.last()
         await asyncio.sleep(0.1)
-        assert not waiting.done()
-        assert len(await numbers_left(buffer)) == buffer.last()
+        assert len(await numbers_left(buffer)) == buffer.last() == full_at
         await buffer.append(notes(1, 1), Stream.EVENTS)
+        await cursor.advance(full_at)
+        await asyncio.wait_for(buffer.grown(Stream.READINGS, full_at), 10)
+        producer.cancel()
         await cursor.advance(buffer.last())
-        await asyncio.wait_for(waiting, 10)
         await idle(buffer)
         assert all(gap.unread == 0 for gap in await assert_gaps_explain(buffer))
 
@@ -216,4 +223,4 @@ def test_days_to_full() -> None:
     growth.sample(0.0, 500_000)
     growth.dropped(400_000)
     growth.sample(864.0, 1_000_000)
-    assert growth.days_to_full(room, bounds) == pytest.approx(0.1)
+    assert growth.days_to_full(room, bounds) == pytest.approx((bounds.used_max_bytes - 1_000_000) / 900_000 * 0.01)
