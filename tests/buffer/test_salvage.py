@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from appliance.buffer.buffer import Buffer
-from appliance.buffer.salvage import Report, pieces
+from appliance.buffer.salvage import Report, pieces, renew
 from appliance.cli import app
 from appliance.contract.gap import GAP_ORIGIN, Gap, GapReason
 from appliance.contract.reading import Reading, Stream
@@ -127,3 +127,15 @@ async def test_check_export_and_import(tmp_path: Path) -> None:
     assert code == 1
     assert "5,001 to 10,000" in text
     assert (await run("check", str(tmp_path / "absent.db")))[0] == 2
+
+
+async def test_a_kill_during_renewal_costs_nothing(tmp_path: Path) -> None:
+    """Killed after the damaged file was set aside: the new one is whole, and takes its place at the next start."""
+    path = tmp_path / "buffer.db"
+    await filled(path, 20_050)
+    report, aside = await renew(path, "northfield", "acme")
+    assert (report.faults, aside.exists()) == ([], True)
+    path.rename(tmp_path / "buffer.salvaged.db")
+    async with Buffer.open(path, "northfield") as buffer:
+        assert await values(buffer) == list(range(1, 20_051))
+        assert (await buffer.cursor("bridge")).seq == 12_000
