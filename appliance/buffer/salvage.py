@@ -94,6 +94,7 @@ def pieces(path: Path, report: Report) -> Iterator[Piece]:
     """All that can be read, stream by stream in order; the report fills as they come."""
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA query_only = 1")
+        db.execute("BEGIN")  # One view of the file, even when an appliance is at work on it.
         try:
             report.plant, report.epoch = db.execute("SELECT plant, epoch FROM store").fetchone() or ("", 0)
             for stream in Stream:
