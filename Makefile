@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 QUICK ?=
 
-.PHONY: setup demo test check test-deps bench screenshots constraints model clean
+.PHONY: setup demo test check test-deps bench bench-buffer screenshots constraints model clean
 
 setup: .venv.stamp
 
@@ -33,6 +33,9 @@ test-deps:                ## what the rest of the tests need: Debian packages, a
 
 bench: setup              ## a table, and build/bench/journey.json
 	$(BIN)/python tests/bench/journey.py $(if $(QUICK),--quick)
+
+bench-buffer: setup       ## the log beside raw SQLite: a table, and build/bench/buffer.json
+	$(BIN)/python tests/bench/buffer.py $(if $(QUICK),--quick)
 
 screenshots: setup        ## the pictures in docs/images, from a running demo
 	$(BIN)/python docs/screenshots.py

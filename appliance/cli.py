@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from appliance import __version__
+from appliance import __version__, cli_buffer
 from appliance.config import Config, ConfigError, address, load, schema
 from appliance.folder import FolderError, owned
 from appliance.logs import start_logging
@@ -24,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(cli_buffer.app, name="buffer")
 FAILED, WRONG_USAGE = 1, 2
 STATUS_TIMEOUT_S = 5.0
 

@@ -9,13 +9,37 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ByteSize, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
 
 from appliance.contract.topic import LEVELS, Topic, TopicError
 
 _STRICT = ConfigDict(extra="forbid")
 Name = Annotated[str, Field(pattern=r"^[\w.\-]{1,64}$")]
+SIZE_MIN = 64_000_000
+_AGE_UNITS_S = {"min": 60, "h": 3_600, "d": 86_400}
+
+
+def _age_s(text: object) -> object:
+    """Seconds of an age such as `14 d`."""
+    if isinstance(text, str) and (age := re.fullmatch(r"\s*(\d+)\s*(min|h|d)\s*", text)):
+        return int(age[1]) * _AGE_UNITS_S[age[2]]
+    if type(text) is int:
+        return text
+    raise ValueError(f"{text!r} is not an age; write for example '14 d', '12 h' or '30 min'")
+
+
+Age = Annotated[int, BeforeValidator(_age_s, json_schema_input_type=str), Field(gt=0)]
+"""Seconds, written as `14 d`, `12 h` or `30 min`."""
 
 
 def address(bind: str) -> tuple[str, int]:
@@ -76,9 +100,12 @@ class BrokerConfig:
 
 @dataclass(frozen=True, slots=True, config=_STRICT)
 class BufferConfig:
-    """The bound of the durable log; beyond it the appliance warns."""
+    """What the durable log may take: bytes, age, and what the disk must keep free; and what happens at the bound."""
 
-    size_max: ByteSize = ByteSize(20_000_000_000)
+    size_max: Annotated[ByteSize, Field(ge=SIZE_MIN)] = ByteSize(20_000_000_000)
+    age_max: Age = 14 * 86_400
+    free_min: ByteSize = ByteSize(1_000_000_000)
+    policy: Literal["drop-oldest", "reject", "thin"] = "drop-oldest"
 
 
 @dataclass(frozen=True, slots=True, config=_STRICT)

@@ -20,7 +20,8 @@ from appliance.bridge.uplink import Uplink
 from appliance.broker.embedded import EmbeddedBroker
 from appliance.broker.republish import Republisher
 from appliance.buffer.buffer import Buffer
-from appliance.config import Config, UplinkConfig, address
+from appliance.buffer.retention import Bounds, Policy
+from appliance.config import BufferConfig, Config, UplinkConfig, address
 from appliance.connectors.opcua import OpcUaConnector
 from appliance.contract.reading import Stream
 from appliance.folder import FolderError
@@ -43,7 +44,8 @@ async def main(config: Config) -> None:
     """
     asked_to_stop = stop_requested()
     health = Health()
-    async with Buffer.open(config.plant.data / "buffer.db", config.plant.name) as buffer:
+    path = config.plant.data / "buffer.db"
+    async with Buffer.open(path, config.plant.name, bounds_of(config.buffer), config.namespace.root) as buffer:
         model = Model.load(config.inference.model)
 
         view = PlantView(buffer, config.equipment, now_us)
@@ -83,6 +85,11 @@ async def main(config: Config) -> None:
         log.info("appliance: plant %s has stopped, %d readings in the log", config.plant.name, buffer.last())
 
 
+def bounds_of(config: BufferConfig) -> Bounds:
+    """What the log may take, as the Buffer knows it."""
+    return Bounds(int(config.size_max), float(config.age_max), int(config.free_min), Policy(config.policy))
+
+
 def uplink_for(config: UplinkConfig) -> Uplink | None:
     """Where the Bridge sends to; nothing when the plant has no uplink."""
     if config.kind == "eventhubs":
@@ -109,6 +116,7 @@ def check_ports(config: Config) -> None:
 def buffer_status(buffer: Buffer, config: Config) -> dict[str, Any]:
     """What the log holds, and how much room it has."""
     path = config.plant.data / "buffer.db"
+    keeper = buffer.keeper
     size_bytes = sum(file.stat().st_size for file in path.parent.glob("buffer.db*"))
     return {
         "plant": buffer.plant,
@@ -119,4 +127,9 @@ def buffer_status(buffer: Buffer, config: Config) -> dict[str, Any]:
         "size_max_bytes": int(config.buffer.size_max),
         "is_over_size_max": size_bytes > config.buffer.size_max,
         "commits": buffer.commits,
+        "sealed_readings": keeper.sealed_to[Stream.READINGS],
+        "sealed_events": keeper.sealed_to[Stream.EVENTS],
+        "dropped_entries": keeper.dropped_entries,
+        "is_full": keeper.is_full,
+        "days_to_full": None if keeper.days_to_full is None else round(keeper.days_to_full, 2),
     }

@@ -102,3 +102,12 @@ def test_an_address_is_host_and_port(bind: str) -> None:
     """What cannot be bound is refused when the file is read."""
     with pytest.raises(ValueError, match="write for example"):
         address(bind)
+
+
+@pytest.mark.parametrize(("text", "age_s"), [('"14 d"', 1_209_600), ('"12h"', 43_200), ('"30 min"', 1_800)])
+def test_an_age_is_written_with_its_unit(text: str, age_s: int) -> None:
+    """The bound on the log's age reads like it is said."""
+    config = parse(f'[plant]\nname = "p"\ndata = "."\n[buffer]\nage_max = {text}\npolicy = "thin"\n')
+    assert config.buffer.age_max == age_s
+    with pytest.raises(ConfigError, match="'14 moons' is not an age"):
+        parse('[plant]\nname = "p"\ndata = "."\n[buffer]\nage_max = "14 moons"\n')

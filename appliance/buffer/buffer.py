@@ -11,7 +11,13 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from appliance.buffer.store import Store
+from appliance.buffer.blocks import NewBlock, Run
+from appliance.buffer.keeper import Keeper
+from appliance.buffer.retention import Bounds, Policy
+from appliance.buffer.salvage import finish, is_damaged, renew
+from appliance.buffer.store import Dropped, Store
+from appliance.contract.envelope import Sealed
+from appliance.contract.gap import GapReason
 from appliance.contract.reading import Reading, Stream
 from appliance.supervisor import supervise
 
@@ -26,6 +32,8 @@ GROUP_WRITES_MAX = 5_000
 WAITING_ENTRIES_MAX = 50_000
 """Entries that may wait for their commit; beyond it, append waits before it accepts."""
 RETRY_S = 1.0
+RELIEF_BYTES = 1_000_000
+"""What leaves the log at once when the disk is full."""
 
 
 class Batch(NamedTuple):
@@ -49,12 +57,17 @@ class Move(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _Write:
-    """One caller's wish: entries to append, cursors to move, and the promise to answer."""
+    """One caller's wish: entries to append, cursors to move, and the promise to answer.
+
+    The Keeper's wishes also seal loose entries and drop old ones.
+    """
 
     stream: Stream
     entries: Sequence[Reading]
     moves: Sequence[Move]
     done: asyncio.Future[int]
+    sealed: Sequence[NewBlock] = ()
+    dropped: Sequence[Dropped] = ()
 
 
 @dataclass(slots=True)
@@ -86,9 +99,10 @@ class _Tail:
 class Buffer:
     """Appends are grouped, one transaction each; an append returns when its entries are on disk."""
 
-    def __init__(self, store: Store, plant: str, lasts: dict[Stream, int]) -> None:
-        self.plant, self.epoch = plant, store.epoch
-        self._store = store
+    def __init__(self, store: Store, bounds: Bounds, root: str, lasts: dict[Stream, int]) -> None:
+        self.plant, self.epoch = store.plant, store.epoch
+        self._store, self._bounds = store, bounds
+        self.keeper = Keeper(store, bounds, root, self.last, self._remembered)
         self._tails = {stream: _Tail(last) for stream, last in lasts.items()}
         self._waiting: deque[_Write] = deque()
         self._waiting_entries = 0
@@ -99,12 +113,24 @@ class Buffer:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, path: Path, plant: str) -> AsyncIterator[Self]:
-        """Open the log of a plant, creating it when absent, and keep its writer running; raises `StoreError`."""
+    async def open(
+        cls, path: Path, plant: str, bounds: Bounds | None = None, root: str = "acme"
+    ) -> AsyncIterator[Self]:
+        """Open the log of a plant, creating it when absent, and keep its writer running; raises `StoreError`.
+
+        Gaps are said below `root` of the namespace. A damaged file is set aside, and what can be read of it is
+        carried over to a new epoch: the plant goes on in any case.
+        """
+        await asyncio.to_thread(finish, path)
+        if reason := await asyncio.to_thread(is_damaged, path):
+            await _replaced(path, plant, root, reason)
         async with Store.open(path, plant) as store:
-            buffer = cls(store, plant, {stream: await store.last(stream) for stream in Stream})
+            lasts = {stream: await store.last(stream) for stream in Stream}
+            buffer = cls(store, bounds or Bounds(), root, lasts)
+            await buffer.keeper.start()
             async with supervise() as parts:
                 parts.start("buffer", buffer._write_groups)
+                parts.start("buffer keeper", buffer._keep)
                 yield buffer
 
     async def append(
@@ -115,13 +141,11 @@ class Buffer:
         Waits while the disk is full or too much is waiting: whoever produces feels it, and nothing is dropped.
         Raises TypeError, ValueError or OverflowError when an entry cannot be kept; then none of these entries is.
         """
-        while self._waiting_entries > WAITING_ENTRIES_MAX:
+        while self._waiting_entries > WAITING_ENTRIES_MAX or (
+            (self.keeper.is_full or self.keeper.is_behind) and entries and stream is Stream.READINGS
+        ):
             await self._settled.wait()
-        wish = _Write(stream, entries, moves, asyncio.get_running_loop().create_future())
-        self._waiting.append(wish)
-        self._waiting_entries += len(entries)
-        self._wanted.set()
-        return await wish.done
+        return await self._wish(_Write(stream, entries, moves, asyncio.get_running_loop().create_future()))
 
     async def cursor(self, name: str, stream: Stream = Stream.READINGS) -> "Cursor":
         """The named follower's cursor, where it stood when it last moved."""
@@ -133,11 +157,25 @@ class Buffer:
         return self._tails[stream].last
 
     async def read(self, stream: Stream, after: int, limit: int) -> Batch:
-        """Up to `limit` entries after the number `after`, from memory where they still are; may be empty."""
+        """Up to `limit` consecutive entries after the number `after`, from memory where they still are; may be empty.
+
+        Behind a gap the batch begins later than asked.
+        """
         tail = self._tails[stream]
         if after + 1 >= tail.first:
             return Batch(after + 1, tail.after(after, limit))
-        return Batch(after + 1, tuple(await self._store.read(stream, after, limit)))
+        run = await self._store.read(stream, after, limit)
+        if not run.entries and tail.entries:  # It has left the file, and memory still has the newest of it.
+            return Batch(tail.first, tail.after(tail.first - 1, limit))
+        return Batch(run.first, tuple(run.entries))
+
+    async def sealed(self, stream: Stream, after: int) -> Sealed | None:
+        """The block that holds the entry after the number `after`, or the next one behind a gap.
+
+        These are the bytes as they are stored, the same each time; None while that entry is loose.
+        It may begin before `after` when the cursor stands inside it.
+        """
+        return await self._store.sealed(stream, after)
 
     async def latest(self) -> dict[str, int]:
         """The newest source time of each topic in the log, so that a connector can tell old values from new ones."""
@@ -182,48 +220,120 @@ class Buffer:
         if not wish.done.done():
             wish.done.set_exception(error)
 
+    def _remembered(self, stream: Stream, after: int, limit: int) -> Run | None:
+        """Up to `limit` entries after the number `after`, if all of them are in memory."""
+        tail = self._tails[stream]
+        return Run(after + 1, list(tail.after(after, limit))) if after + 1 >= tail.first else None
+
+    async def _wish(self, wish: _Write) -> int:
+        self._waiting.append(wish)
+        self._waiting_entries += len(wish.entries)
+        self._wanted.set()
+        return await wish.done
+
+    async def _keep(self) -> None:
+        """Seal and drop as the Keeper finds it due."""
+        while True:
+            try:
+                async with asyncio.timeout(self.keeper.due_s()):
+                    await self._settled.wait()
+            except TimeoutError:
+                await self.keeper.work(self._kept)
+                self._settle()  # Producers that wait for room look again.
+
+    async def _kept(self, sealed: Sequence[NewBlock], dropped: Sequence[Dropped], gaps: Sequence[Reading]) -> None:
+        done = asyncio.get_running_loop().create_future()
+        await self._wish(_Write(Stream.EVENTS, gaps, (), done, sealed, dropped))
+
     async def _commit(self, group: list[_Write]) -> None:
-        firsts: dict[Stream, int] = {stream: tail.last + 1 for stream, tail in self._tails.items()}
-        runs: dict[Stream, list[Reading]] = {stream: [] for stream in Stream}
-        for wish in group:
-            runs[wish.stream].extend(wish.entries)
-        await self._write_until_done(
-            [(stream, firsts[stream], entries) for stream, entries in runs.items() if entries],
-            [(move.cursor.name, move.cursor.stream, move.seq, move.state) for wish in group for move in wish.moves],
-        )
-        self.commits += 1
-        for stream, entries in runs.items():
-            self._tails[stream].extend(entries)
+        firsts = await self._write_until_done(group)
         for wish in group:
             self._waiting.popleft()
             self._waiting_entries -= len(wish.entries)
             if not wish.done.done():  # Its caller may have been cancelled; the entries stand all the same.
                 wish.done.set_result(firsts[wish.stream])
             firsts[wish.stream] += len(wish.entries)
+        self._settle()
+
+    def _settle(self) -> None:
         settled, self._settled = self._settled, asyncio.Event()
         settled.set()
 
-    async def _write_until_done(
-        self,
-        appended: list[tuple[Stream, int, list[Reading]]],
-        moved: list[tuple[str, Stream, int, str | None]],
-    ) -> None:
+    async def _write_until_done(self, group: list[_Write]) -> dict[Stream, int]:
+        """Write the group for as long as it takes; gives the number of its first entry in each stream."""
         failures = 0
         while True:
             try:
-                await self._store.write(appended, moved)
+                firsts = await self._write(group)
             except sqlite3.OperationalError as error:
                 # The disk is full, or failing: nobody has been answered, so waiting loses nothing.
                 failures += 1
                 if failures == 1:
                     log.error("buffer: cannot write (%s); producers wait, trying again each %.0f s", error, RETRY_S)
-                await asyncio.sleep(RETRY_S)
-                if appended and await self._store.last(appended[0][0]) >= appended[0][1]:
-                    return  # The failed commit had gone through after all.
+                if not (self._is_relieved(error) or await self._has_shrunk(error)):
+                    await asyncio.sleep(RETRY_S)
             else:
                 if failures:
-                    log.info("buffer: writing again after %d failures, nothing lost", failures)
-                return
+                    log.info("buffer: writing again after %d failures, nothing that was answered is lost", failures)
+                return firsts
+
+    async def _write(self, group: Sequence[_Write]) -> dict[Stream, int]:
+        """One transaction; the tails grow when it stands."""
+        firsts = {stream: tail.last + 1 for stream, tail in self._tails.items()}
+        runs: dict[Stream, list[Reading]] = {stream: [] for stream in Stream}
+        for wish in group:
+            runs[wish.stream].extend(wish.entries)
+        appended = [(stream, firsts[stream], entries) for stream, entries in runs.items() if entries]
+        try:
+            await self._store.write(
+                appended,
+                [(move.cursor.name, move.cursor.stream, move.seq, move.state) for wish in group for move in wish.moves],
+                [block for wish in group for block in wish.sealed],
+                [dropped for wish in group for dropped in wish.dropped],
+            )
+        except sqlite3.OperationalError:
+            if not appended or await self._store.last(appended[0][0]) < appended[0][1]:
+                raise
+            # The failed commit had gone through after all.
+        self.commits += 1
+        for stream, entries in runs.items():
+            self._tails[stream].extend(entries)
+        return firsts
+
+    def _is_relieved(self, error: sqlite3.OperationalError) -> bool:
+        """Whether the disk was full and the reserve has been given up for it."""
+        if "full" not in str(error) or not self.keeper.reserve.give_up():
+            return False
+        log.error("buffer: the disk is full, the reserve is given up so that what is at hand can be written")
+        return True
+
+    async def _has_shrunk(self, error: sqlite3.OperationalError) -> bool:
+        """Whether the disk was full and the oldest blocks have left for it."""
+        if "full" not in str(error) or self._bounds.policy is Policy.REJECT:
+            return False
+        try:
+            return await self.keeper.shrink(RELIEF_BYTES, GapReason.DISK, self._kept_at_once)
+        except sqlite3.OperationalError:
+            return False  # Not even that can be written.
+
+    async def _kept_at_once(
+        self, sealed: Sequence[NewBlock], dropped: Sequence[Dropped], gaps: Sequence[Reading]
+    ) -> None:
+        """The Keeper's wish before all that wait, for the writer itself."""
+        done = asyncio.get_running_loop().create_future()
+        await self._write((_Write(Stream.EVENTS, gaps, (), done, sealed, dropped),))
+
+
+async def _replaced(path: Path, plant: str, root: str, reason: str) -> None:
+    log.error("buffer: the file is damaged (%s); what can be read goes to a new epoch", reason)
+    report, aside = await renew(path, plant, root)
+    log.error(
+        "buffer: the damaged file is kept as %s; %d readings and %d events are carried over; not there: %s",
+        aside.name,
+        report.entries[Stream.READINGS],
+        report.entries[Stream.EVENTS],
+        "; ".join(f"{stream} {report.missing(stream)}" for stream in Stream),
+    )
 
 
 class Cursor:
@@ -239,9 +349,18 @@ class Cursor:
         return self._buffer.last(self.stream) - self.seq
 
     async def batch(self, limit: int = 1000) -> Batch:
-        """The entries after `seq`, at least one; waits until there are some. The cursor does not move."""
-        await self._buffer.grown(self.stream, self.seq)
-        return await self._buffer.read(self.stream, self.seq, limit)
+        """The entries after `seq`, or after the gap there, at least one; waits until there are some.
+
+        The cursor does not move.
+        """
+        beyond = self.seq
+        while True:
+            await self._buffer.grown(self.stream, beyond)
+            last = self._buffer.last(self.stream)
+            batch = await self._buffer.read(self.stream, self.seq, limit)
+            if batch.entries:
+                return batch
+            beyond = last  # All of it has left the log.
 
     async def advance(self, seq: int, state: str | None = None) -> None:
         """Move on to `seq`, durably, with the follower's state when it is given."""

@@ -1,32 +1,31 @@
-"""The Buffer's file: chunks of entries, cursors and the epoch in one SQLite database (WAL, synchronous=FULL)."""
+"""The Buffer's file: loose chunks, sealed blocks, cursors and the epoch in one SQLite database (WAL, FULL)."""
 
-import time
+import asyncio
+import logging
+import shutil
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
 
 import aiosqlite
 
-from appliance.contract.columns import decode, encode
+from appliance.buffer.blocks import Block, NewBlock, Run, chained
+from appliance.buffer.chunks import decode, encode
+from appliance.buffer.schema import StoreError, epoch_of, prepare
+from appliance.contract.envelope import Sealed, open_sealed
 from appliance.contract.reading import Reading, Stream
 
-SCHEMA_VERSION = 1
+__all__ = ["Dropped", "Room", "Store", "StoreError", "StoredCursor"]
+
+log = logging.getLogger(__name__)
+
 CHUNK_ENTRIES_MAX = 1_000
+OPENED_BLOCKS_MAX = 4
+"""Blocks kept opened, because a follower reads one in several batches."""
 _ROWS_A_FETCH = 16
-_SCHEMA = """
-CREATE TABLE store(plant TEXT NOT NULL, epoch INTEGER NOT NULL);
-CREATE TABLE stream(name TEXT PRIMARY KEY, last INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE cursor(name TEXT, stream TEXT, seq INTEGER NOT NULL, state TEXT NOT NULL,
-                    PRIMARY KEY(name, stream)) WITHOUT ROWID;
-CREATE TABLE latest(topic TEXT PRIMARY KEY, source_us INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE chunk_readings(first INTEGER PRIMARY KEY, count INTEGER NOT NULL, body BLOB NOT NULL);
-CREATE TABLE chunk_events(first INTEGER PRIMARY KEY, count INTEGER NOT NULL, body BLOB NOT NULL);
-"""
-
-
-class StoreError(Exception):
-    """A buffer file that cannot be used as it is; the text says what to do."""
 
 
 class StoredCursor(NamedTuple):
@@ -36,11 +35,35 @@ class StoredCursor(NamedTuple):
     state: str
 
 
+class Dropped(NamedTuple):
+    """A range that leaves the file: whatever of it stands in blocks or chunks."""
+
+    stream: Stream
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How much the file takes, and what the disk has left."""
+
+    used_bytes: int
+    spare_bytes: int
+    """Pages of the file that are free to be written again."""
+    disk_free_bytes: int
+
+
 class Store:
     """One writing and one reading connection to the log's file. It knows SQL; the Buffer knows when."""
 
-    def __init__(self, writer: aiosqlite.Connection, reader: aiosqlite.Connection, epoch: int) -> None:
-        self._writer, self._reader, self.epoch = writer, reader, epoch
+    def __init__(
+        self, writer: aiosqlite.Connection, reader: aiosqlite.Connection, path: Path, plant: str, epoch: int
+    ) -> None:
+        self._writer, self._reader = writer, reader
+        self.path, self.plant, self.epoch = path, plant, epoch
+        self.appended_bytes = 0
+        """What has been written down since the start, before it is sealed."""
+        self._opened: OrderedDict[tuple[Stream, int], Sequence[Reading]] = OrderedDict()
 
     @classmethod
     @asynccontextmanager
@@ -51,14 +74,17 @@ class Store:
             aiosqlite.connect(path, isolation_level=None) as reader,
         ):
             for connection in (writer, reader):
-                await connection.execute("PRAGMA journal_mode=WAL")
-                await connection.execute("PRAGMA synchronous=FULL")
-                await connection.execute("PRAGMA busy_timeout=5000")
-            yield cls(writer, reader, await _epoch(writer, path, plant))
+                await prepare(connection)
+            yield cls(writer, reader, path, plant, await epoch_of(writer, path, plant))
 
     async def last(self, stream: Stream) -> int:
         """The number of the newest entry that is on disk; 0 when there has been none."""
         return await self._number("SELECT last FROM stream WHERE name = ?", stream)
+
+    async def sealed_to(self, stream: Stream) -> int:
+        """The number before the first loose entry: everything up to it is sealed or gone."""
+        loose = f"SELECT min(first) - 1 FROM chunk_{stream.value}"
+        return await self._number(f"SELECT coalesce(({loose}), (SELECT last FROM stream WHERE name = ?))", stream)
 
     async def cursor(self, name: str, stream: Stream) -> StoredCursor:
         """Where the named follower stands; at 0 when it is new."""
@@ -67,33 +93,45 @@ class Store:
             row = await rows.fetchone()
         return StoredCursor(*row) if row else StoredCursor(0, "")
 
+    async def slowest(self, stream: Stream) -> int:
+        """The number of the last entry that every follower has taken; 0 when nobody follows."""
+        return await self._number("SELECT coalesce(min(seq), 0) FROM cursor WHERE stream = ?", stream)
+
     async def latest(self) -> dict[str, int]:
         """The newest source time of each topic that ever had a reading."""
+        loose: dict[str, int] = {}
+        async with self._reader.execute("SELECT first, count, body FROM chunk_readings") as rows:
+            async for first, count, body in rows:
+                for entry in await self._open(Stream.READINGS, first, count, None, body) or ():
+                    loose[entry.topic] = max(entry.source_us, loose.get(entry.topic, entry.source_us))
+        # The sealed ones come second, so that what is sealed meanwhile is seen twice rather than never.
         async with self._reader.execute("SELECT topic, source_us FROM latest") as rows:
-            return dict(await rows.fetchall())  # type: ignore[arg-type]
+            async for topic, source_us in rows:
+                loose[topic] = max(source_us, loose.get(topic, source_us))
+        return loose
 
     async def write(
         self,
-        appended: Iterable[tuple[Stream, int, Sequence[Reading]]],
-        moved: Iterable[tuple[str, Stream, int, str | None]],
+        appended: Iterable[tuple[Stream, int, Sequence[Reading]]] = (),
+        moved: Iterable[tuple[str, Stream, int, str | None]] = (),
+        sealed: Iterable[NewBlock] = (),
+        dropped: Iterable[Dropped] = (),
     ) -> None:
-        """Append runs of entries and move cursors in one transaction; on an error nothing has happened.
+        """Append runs of entries, move cursors, seal and drop in one transaction; on an error nothing has happened.
 
         A cursor moved with the state None keeps the state it has. Raises what `encode` raises for an entry that
         cannot be kept, and ValueError or OverflowError for a text or number that SQLite cannot hold.
         """
         await self._writer.execute("BEGIN IMMEDIATE")
         try:
+            for block in sealed:
+                await self._seal(block)
+            for stream, first, last in dropped:
+                for kind in ("block", "chunk"):
+                    sql = f"DELETE FROM {kind}_{stream.value} WHERE first BETWEEN ? AND ?"
+                    await self._writer.execute(sql, (first, last))
             for stream, first, entries in appended:
-                chunks = _chunks(first, entries)
-                await self._writer.executemany(f"INSERT INTO chunk_{stream.value} VALUES(?, ?, ?)", chunks)
-                last = first + len(entries) - 1
-                await self._writer.execute("UPDATE stream SET last = ? WHERE name = ?", (last, stream))
-                if stream is Stream.READINGS:
-                    await self._writer.executemany(
-                        "INSERT INTO latest VALUES(?1, ?2) ON CONFLICT DO UPDATE SET source_us = max(source_us, ?2)",
-                        {entry.topic: entry.source_us for entry in entries}.items(),
-                    )
+                await self._append(stream, first, entries)
             await self._writer.executemany(
                 "INSERT INTO cursor VALUES(?1, ?2, ?3, coalesce(?4, '')) "
                 "ON CONFLICT DO UPDATE SET seq = ?3, state = coalesce(?4, state)",
@@ -104,21 +142,131 @@ class Store:
             if self._writer.in_transaction:
                 await self._writer.execute("ROLLBACK")
 
-    async def read(self, stream: Stream, after: int, limit: int) -> list[Reading]:
-        """Up to `limit` entries after the number `after`, in order."""
-        chunk = f"chunk_{stream.value}"
-        sql = (
-            f"SELECT first, body FROM {chunk} "
-            f"WHERE first >= coalesce((SELECT max(first) FROM {chunk} WHERE first <= ?1), 0) ORDER BY first"
+    async def read(self, stream: Stream, after: int, limit: int) -> Run:
+        """Up to `limit` consecutive entries after the number `after`; they begin later when there is a gap."""
+        # One statement is one view of the file: what is sealed meanwhile is seen either loose or sealed.
+        parts = " UNION ALL ".join(
+            f"SELECT first, count, {crc} AS crc, body FROM {table} "
+            f"WHERE first >= coalesce((SELECT max(first) FROM {table} WHERE first <= ?1), 0)"
+            for table, crc in ((f"block_{stream.value}", "crc32c"), (f"chunk_{stream.value}", "NULL"))
         )
-        entries: list[Reading] = []
-        async with self._reader.execute(sql, (after + 1,)) as rows:
-            while len(entries) < limit and (fetched := await rows.fetchmany(_ROWS_A_FETCH)):
-                for first, body in fetched:
-                    entries.extend(decode(body)[max(0, after + 1 - first) :])
-                    if len(entries) >= limit:
+        run = Run.none(after)
+        async with self._reader.execute(f"{parts} ORDER BY first", (after + 1,)) as rows:
+            while len(run.entries) < limit and (fetched := await rows.fetchmany(_ROWS_A_FETCH)):
+                for first, count, crc, body in fetched:
+                    if first + count <= after + 1:
+                        continue
+                    begins = max(first, after + 1)
+                    if run.entries and begins != run.first + len(run.entries):
+                        return run
+                    opened = await self._open(stream, first, count, crc, body)
+                    if opened is None:
+                        continue  # Damaged: as if it were not there.
+                    if not run.entries:
+                        run = Run(begins, [])
+                    run.entries.extend(opened[begins - first :][: limit - len(run.entries)])
+                    if len(run.entries) >= limit:
                         break
-        return entries[:limit]
+        return run
+
+    async def sealed(self, stream: Stream, after: int) -> Sealed | None:
+        """The block that holds the entry after the number `after`, or the next one behind a gap, as it is stored."""
+        table = f"block_{stream.value}"
+        sql = (
+            f"SELECT first, count, crc32c, body FROM {table} WHERE first + count > ?1 "
+            f"AND first >= coalesce((SELECT max(first) FROM {table} WHERE first <= ?1), 0) ORDER BY first LIMIT 1"
+        )
+        async with self._reader.execute(sql, (after + 1,)) as rows:
+            row = await rows.fetchone()
+        return Sealed(self.plant, self.epoch, stream, *row) if row else None
+
+    async def loose(self, stream: Stream, limit: int) -> tuple[int, int]:
+        """Where loose entries begin, and how many of them follow in whole chunks, up to `limit`; (0, 0) for none."""
+        begin = count = 0
+        sql = f"SELECT first, count FROM chunk_{stream.value} ORDER BY first LIMIT ?"
+        async with self._reader.execute(sql, (limit,)) as rows:
+            async for first, entries in rows:
+                begin = begin or first
+                if first != begin + count or count + entries > limit:
+                    break
+                count += entries
+        return begin, count
+
+    async def blocks(self, stream: Stream, from_seq: int, limit: int) -> list[Block]:
+        """The oldest blocks from this number on."""
+        sql = f"SELECT first, count, size, from_us, to_us FROM block_{stream.value} WHERE first >= ? ORDER BY first"
+        async with self._reader.execute(f"{sql} LIMIT ?", (from_seq, limit)) as rows:
+            return [Block(*row) async for row in rows]
+
+    async def room(self) -> Room:
+        """How much the file takes, and what the disk has left."""
+        page, pages, free = [
+            await self._number(f"PRAGMA {name}") for name in ("page_size", "page_count", "freelist_count")
+        ]
+        disk = await asyncio.to_thread(shutil.disk_usage, self.path.parent)
+        return Room((pages - free) * page, free * page, disk.free)
+
+    async def give_back(self) -> None:
+        """Return spare pages to the file system, as far as the file was made for it."""
+        # A script, because it alone steps the statement to its end.
+        await self._writer.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(PASSIVE);")
+
+    async def _append(self, stream: Stream, first: int, entries: Sequence[Reading]) -> None:
+        chunks = _chunks(first, entries)
+        await self._writer.executemany(f"INSERT INTO chunk_{stream.value} VALUES(?, ?, ?)", chunks)
+        self.appended_bytes += sum(len(body) for _, _, body in chunks)
+        last = first + len(entries) - 1
+        await self._writer.execute("UPDATE stream SET last = ? WHERE name = ?", (last, stream))
+
+    async def _seal(self, block: NewBlock) -> None:
+        sealed, table = block.sealed, f"block_{block.sealed.stream.value}"
+        async with self._writer.execute("SELECT digest FROM stream WHERE name = ?", (sealed.stream,)) as rows:
+            (previous,) = await rows.fetchone() or (b"",)
+        digest = chained(previous, sealed.body)
+        added = await self._writer.execute(
+            f"INSERT OR IGNORE INTO {table} VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                sealed.first,
+                sealed.count,
+                len(sealed.body),
+                sealed.crc32c,
+                block.from_us,
+                block.to_us,
+                previous,
+                digest,
+                sealed.body,
+            ),
+        )
+        if added.rowcount == 0:
+            return  # A commit that was thought to have failed had gone through.
+        if sealed.stream is Stream.READINGS:
+            await self._writer.executemany(
+                "INSERT INTO latest VALUES(?1, ?2) ON CONFLICT DO UPDATE SET source_us = max(source_us, ?2)",
+                block.latest_us.items(),
+            )
+        last = sealed.first + sealed.count - 1
+        await self._writer.execute("UPDATE stream SET digest = ? WHERE name = ?", (digest, sealed.stream))
+        await self._writer.execute(
+            f"DELETE FROM chunk_{sealed.stream.value} WHERE first BETWEEN ? AND ?", (sealed.first, last)
+        )
+
+    async def _open(
+        self, stream: Stream, first: int, count: int, crc: int | None, body: bytes
+    ) -> Sequence[Reading] | None:
+        if (opened := self._opened.get((stream, first))) is not None and len(opened) == count:
+            return opened
+        try:
+            if crc is None:
+                return decode(body)
+            sealed = Sealed(self.plant, self.epoch, stream, first, count, crc, body)
+            entries = (await asyncio.to_thread(open_sealed, sealed)).entries
+        except ValueError as error:
+            log.error("buffer: %s %d to %d are damaged and passed over: %s", stream, first, first + count - 1, error)
+            return None
+        self._opened[(stream, first)] = entries
+        if len(self._opened) > OPENED_BLOCKS_MAX:
+            self._opened.popitem(last=False)
+        return entries
 
     async def _number(self, sql: str, *parameters: object) -> int:
         async with self._reader.execute(sql, parameters) as rows:
@@ -130,31 +278,3 @@ class Store:
 def _chunks(first: int, entries: Sequence[Reading]) -> list[tuple[int, int, bytes]]:
     parts = [(start, entries[start : start + CHUNK_ENTRIES_MAX]) for start in range(0, len(entries), CHUNK_ENTRIES_MAX)]
     return [(first + start, len(part), encode(part)) for start, part in parts]
-
-
-async def _epoch(writer: aiosqlite.Connection, path: Path, plant: str) -> int:
-    async with writer.execute("PRAGMA user_version") as rows:
-        (version,) = await rows.fetchone() or (0,)
-    if version == 0:
-        await _create(writer, plant)
-    elif version != SCHEMA_VERSION:
-        hint = "install the newer Plantward"
-        raise StoreError(f"buffer {path}: is of version {version}, this is {SCHEMA_VERSION}; {hint}")
-    async with writer.execute("SELECT plant, epoch FROM store") as rows:
-        its_plant, epoch = await rows.fetchone() or ("", 0)
-    if its_plant != plant:
-        hint = "give [plant] data another folder"
-        raise StoreError(f"buffer {path}: belongs to plant {its_plant!r}, not {plant!r}; {hint}")
-    return int(epoch)
-
-
-async def _create(writer: aiosqlite.Connection, plant: str) -> None:
-    # The clock's milliseconds rise even when the whole folder is lost, where a counter would begin anew and
-    # the cloud would take new readings for known ones.
-    epoch = time.time_ns() // 1_000_000
-    streams = ", ".join(f"('{stream.value}', 0)" for stream in Stream)
-    await writer.executescript(
-        f"BEGIN IMMEDIATE; {_SCHEMA} INSERT INTO stream VALUES {streams}; PRAGMA user_version = {SCHEMA_VERSION};"
-    )
-    await writer.execute("INSERT INTO store VALUES(?, ?)", (plant, epoch))
-    await writer.execute("COMMIT")

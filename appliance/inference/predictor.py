@@ -130,5 +130,6 @@ class Predictor:
             if not batch.entries:
                 break
             for number, reading in enumerate(batch.entries, batch.first):
-                self._stream.push(reading, number)
+                if number <= self._cursor.seq:  # Behind a gap a batch begins later than asked.
+                    self._stream.push(reading, number)
             seq = batch.last

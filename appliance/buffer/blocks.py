@@ -1,0 +1,64 @@
+"""A Block: entries of the log as they leave the plant, sealed once and never changed."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+from appliance.contract.envelope import Sealed, envelopes
+from appliance.contract.reading import Reading, Stream
+
+
+class NewBlock(NamedTuple):
+    """A sealed envelope on its way into the file, with the arrival times of what it holds, first and last."""
+
+    sealed: Sealed
+    from_us: int
+    to_us: int
+    latest_us: dict[str, int]
+    """The newest source time of each topic in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What the file says of a block without reading its body."""
+
+    first: int
+    count: int
+    size: int
+    from_us: int
+    to_us: int
+
+    @property
+    def last(self) -> int:
+        return self.first + self.count - 1
+
+
+class Run(NamedTuple):
+    """Consecutive entries read from the file; `first` is the number of the first one."""
+
+    first: int
+    entries: list[Reading]
+
+    @classmethod
+    def none(cls, after: int) -> Self:
+        return cls(after + 1, [])
+
+
+def chained(previous: bytes, body: bytes) -> bytes:
+    """The digest of a block: it speaks for its own body and for every block sealed before it."""
+    return hashlib.sha256(previous + body).digest()
+
+
+def new_blocks(plant: str, epoch: int, stream: Stream, first: int, entries: Sequence[Reading]) -> list[NewBlock]:
+    """Seal consecutive entries into as few blocks as the bounds of an envelope allow."""
+    blocks = []
+    for sealed in envelopes(plant, epoch, stream, first, entries):
+        held = entries[sealed.first - first : sealed.first - first + sealed.count]
+        arrivals = [entry.arrival_us for entry in held]
+        latest_us: dict[str, int] = {}
+        for topic, _, _, source_us, *_ in held:
+            if source_us >= latest_us.get(topic, source_us):
+                latest_us[topic] = source_us
+        blocks.append(NewBlock(sealed, min(arrivals), max(arrivals), latest_us))
+    return blocks

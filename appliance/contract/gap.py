@@ -1,0 +1,68 @@
+"""A Gap: a range of the log that is not there, how that came about, and whom it concerns."""
+
+import json
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Final, Self
+
+from appliance.contract.reading import Quality, Reading, Stream
+
+GAP_ORIGIN: Final = "gap"
+GAP_TAG: Final = "_gap"
+TOPICS_NAMED_MAX: Final = 20
+
+
+class GapReason(StrEnum):
+    """Why a range is not there."""
+
+    SIZE = "size"
+    """The log had reached its bound in bytes."""
+    AGE = "age"
+    """The range was older than the log keeps."""
+    DISK = "disk"
+    """The disk had less free space than it must keep, or none."""
+    DAMAGED = "damaged"
+    """The file was damaged there."""
+    CARRIED = "carried"
+    """Nothing is lost: the range stands in the epoch before, whose followers had already taken it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Entries `first` to `last` of `(epoch, stream)`, dropped in the transaction that wrote this event."""
+
+    epoch: int
+    stream: Stream
+    first: int
+    last: int
+    count: int
+    """Entries that were there; less than the range spans when it held older gaps."""
+    unread: int
+    """Entries of the range that at least one follower had not yet taken."""
+    reason: GapReason
+    topics: tuple[str, ...]
+    """Up to `TOPICS_NAMED_MAX` of the topics it concerns."""
+    topic_count: int
+    from_us: int
+    to_us: int
+    """Arrival times of the oldest and newest entry; both 0 when unknown."""
+
+    def entry(self, topic: str, now_us: int) -> Reading:
+        """The gap as an entry of the stream `events`."""
+        text = json.dumps(asdict(self), separators=(",", ":"), ensure_ascii=False)
+        return Reading(topic, text, Quality.GOOD, now_us, now_us, now_us, GAP_ORIGIN)
+
+    @classmethod
+    def from_entry(cls, entry: Reading) -> Self:
+        body = json.loads(str(entry.value))
+        fixed = {
+            "stream": Stream(body["stream"]),
+            "reason": GapReason(body["reason"]),
+            "topics": tuple(body["topics"]),
+        }
+        return cls(**{**body, **fixed})
+
+
+def gap_topic(root: str, plant: str) -> str:
+    """Where a plant's gaps are said: a place of the appliance itself in the namespace."""
+    return f"{root}/{plant}/plantward/buffer/retention/appliance/{GAP_TAG}"
