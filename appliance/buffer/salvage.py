@@ -185,7 +185,7 @@ async def _salvage(old: Path, new: Path, plant: str, root: str) -> Report:
 
 
 def _stream_pieces(db: sqlite3.Connection, stream: Stream, report: Report) -> Iterator[Piece]:
-    head = b""
+    head, expected = b"", 0
     for table in (f"block_{stream.value}", f"chunk_{stream.value}"):
         for row in _rows(db, table, report):
             first, count, body = row["first"], row["count"], row["body"]
@@ -193,9 +193,9 @@ def _stream_pieces(db: sqlite3.Connection, stream: Stream, report: Report) -> It
                 if "crc32c" in row.keys():
                     if row["digest"] != chained(row["previous"], body):
                         report.faults.append(f"{stream} {first}: the digest does not fit the block")
-                    elif head and report.ranges[stream][-1][1] + 1 == first and row["previous"] != head:
+                    elif first == expected and row["previous"] != head:
                         report.faults.append(f"{stream} {first}: the chain of digests is broken")
-                    head = row["digest"]
+                    head, expected = row["digest"], first + count
                     sealed = Sealed(report.plant, report.epoch, stream, first, count, row["crc32c"], body)
                     entries = open_sealed(sealed).entries
                 else:
