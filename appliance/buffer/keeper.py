@@ -129,6 +129,9 @@ class Keeper:
         appended_bytes, can_shrink = self._store.appended_bytes, False
         room = await self._store.room()
         excess, reason = self._bounds.excess(room)
+        if not excess and self.is_full and self._is_tight(room):
+            # What followers have taken meanwhile makes the room that producers wait for.
+            excess, reason = room.used_bytes - self._used_easy_bytes, GapReason.SIZE
         if excess:
             can_shrink = await self.shrink(excess, reason, commit)
             if not can_shrink and self._bounds.policy is not Policy.REJECT:
@@ -217,7 +220,11 @@ class Keeper:
 
     def _is_tight(self, room: Room) -> bool:
         """Whether room that has just been made would be gone with the next appends."""
-        return room.used_bytes > self._bounds.used_max_bytes * (1 - 1 / HYSTERESIS)
+        return room.used_bytes > self._used_easy_bytes
+
+    @property
+    def _used_easy_bytes(self) -> int:
+        return int(self._bounds.used_max_bytes * (1 - 1 / HYSTERESIS))
 
     def _say_full(self, is_full: bool) -> None:
         if is_full and not self.is_full:
