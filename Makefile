@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 QUICK ?=
 
-.PHONY: setup demo test check test-deps bench screenshots constraints model clean
+.PHONY: setup demo test check test-deps bench bench-history screenshots constraints model clean
 
 setup: .venv.stamp
 
@@ -32,6 +32,9 @@ test-deps:                ## the Debian packages that the rest of the tests need
 
 bench: setup              ## a table, and build/bench/journey.json
 	$(BIN)/python tests/bench/journey.py $(if $(QUICK),--quick)
+
+bench-history: setup      ## long trends: server time, readings/s, bytes; and build/bench/history.json
+	$(BIN)/python tests/bench/history.py $(if $(QUICK),--quick)
 
 screenshots: setup        ## the pictures in docs/images, from a running demo
 	$(BIN)/python docs/screenshots.py
