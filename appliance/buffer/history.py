@@ -126,7 +126,7 @@ class History:
             pass  # Nothing came; what has been gathered is due.
 
     async def _flush(self, cells: Cells, seq: int) -> None:
-        await self._store.merge(cells.rollups(), self._buffer.epoch, seq)
+        await self._store.merge(await asyncio.to_thread(cells.rollups), self._buffer.epoch, seq)
         self._stored = seq
         dropped = await self._store.trim(self._size_max)
         if dropped and not self._dropped:

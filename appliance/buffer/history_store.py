@@ -4,6 +4,7 @@ A block holds the rollups of 60 minutes or 24 hours of one topic, each as one re
 a gap. Blocks merge inside SQLite, in the transaction that moves the place, so nothing is counted twice or left out.
 """
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -101,15 +102,17 @@ class HistoryStore:
     async def merge(self, cells: Mapping[tuple[str, int], Rollup], epoch: int, seq: int) -> None:
         """Merge rollups by topic and minute, and move to `seq`, in one transaction."""
         topics = sorted({(topic,) for topic, _ in cells})
+        # In a thread: thousands of rollups would hold up the loop.
+        packed = [(grain.table, await asyncio.to_thread(blocks, cells, grain)) for grain in (MINUTE, HOUR)]
         if self._db.in_transaction:
             await self._db.execute("ROLLBACK")  # Of an attempt that failed.
         await self._db.execute("BEGIN IMMEDIATE")
         await self._db.executemany("INSERT INTO topic(name) VALUES(?) ON CONFLICT DO NOTHING", topics)
-        for grain in (MINUTE, HOUR):
+        for table, bodies in packed:
             await self._db.executemany(
-                f"INSERT INTO {grain.table} SELECT id, ?2, ?3 FROM topic WHERE name = ?1 "
+                f"INSERT INTO {table} SELECT id, ?2, ?3 FROM topic WHERE name = ?1 "
                 "ON CONFLICT DO UPDATE SET body = merged(body, excluded.body)",
-                blocks(cells, grain),
+                bodies,
             )
         await self._db.execute("UPDATE place SET epoch = ?, seq = ?", (epoch, seq))
         await self._db.execute("COMMIT")
