@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 QUICK ?=
 
-.PHONY: setup demo test check test-deps bench bench-buffer screenshots constraints model clean
+.PHONY: setup demo test check test-deps bench bench-buffer bench-history screenshots constraints model clean
 
 setup: .venv.stamp
 
@@ -36,6 +36,9 @@ bench: setup              ## a table, and build/bench/journey.json
 
 bench-buffer: setup       ## the log beside raw SQLite: a table, and build/bench/buffer.json
 	$(BIN)/python tests/bench/buffer.py $(if $(QUICK),--quick)
+
+bench-history: setup      ## long trends: server time, readings/s, bytes; and build/bench/history.json
+	$(BIN)/python tests/bench/history.py $(if $(QUICK),--quick)
 
 screenshots: setup        ## the pictures in docs/images, from a running demo
 	$(BIN)/python docs/screenshots.py

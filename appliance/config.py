@@ -109,6 +109,13 @@ class BufferConfig:
 
 
 @dataclass(frozen=True, slots=True, config=_STRICT)
+class HistoryConfig:
+    """The bound of the minutes and hours that long trends are drawn from."""
+
+    size_max: Annotated[ByteSize, Field(ge=10_000_000)] = ByteSize(2_000_000_000)
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
 class UplinkConfig:
     """Where the Bridge sends envelopes."""
 
@@ -230,6 +237,7 @@ class Config:
     namespace: NamespaceConfig = field(default_factory=NamespaceConfig)
     broker: BrokerConfig = field(default_factory=BrokerConfig)
     buffer: BufferConfig = field(default_factory=BufferConfig)
+    history: HistoryConfig = field(default_factory=HistoryConfig)
     uplink: UplinkConfig = field(default_factory=UplinkConfig)
     http: HttpConfig = field(default_factory=HttpConfig)
     source: tuple[SourceConfig, ...] = ()

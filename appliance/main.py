@@ -5,7 +5,8 @@ MQTT ───┼──► buffer.append ─────────────
         │   (durable, then answered)    ├─ cursor "alarms"     → limits, threshold → Alarm ────┤
 events ◄┼───────────────────────────────┼──────────────────────────────────────────────────────┘
                                         ├─ cursor "republish"  → UNS topics on the broker
-                                        └─ the page's view     → trends, server-sent events
+                                        ├─ the page's view     → trends, server-sent events
+                                        └─ the history         → minutes and hours on disk, long trends
 """
 
 import logging
@@ -20,6 +21,8 @@ from appliance.bridge.uplink import Uplink
 from appliance.broker.embedded import EmbeddedBroker
 from appliance.broker.republish import Republisher
 from appliance.buffer.buffer import Buffer
+from appliance.buffer.history import History
+from appliance.buffer.history_store import HistoryStore
 from appliance.buffer.retention import Bounds, Policy
 from appliance.config import BufferConfig, Config, UplinkConfig, address
 from appliance.connectors.opcua import OpcUaConnector
@@ -44,12 +47,16 @@ async def main(config: Config) -> None:
     """
     asked_to_stop = stop_requested()
     health = Health()
-    path = config.plant.data / "buffer.db"
-    async with Buffer.open(path, config.plant.name, bounds_of(config.buffer), config.namespace.root) as buffer:
+    data = config.plant.data
+    async with (
+        Buffer.open(data / "buffer.db", config.plant.name, bounds_of(config.buffer), config.namespace.root) as buffer,
+        HistoryStore.open(data / "history.db") as history_store,
+    ):
         model = Model.load(config.inference.model)
 
+        history = History(buffer, history_store, config.history.size_max)
         view = PlantView(buffer, config.equipment, now_us)
-        app = create_app(view, config.plant.name, health.status, health.metrics, health.ready)
+        app = create_app(view, config.plant.name, health.status, health.metrics, health.ready, past=history)
         server = WebServer(config.http.bind, app)
         uplink = uplink_for(config.uplink)
         predictor = Predictor(buffer, await buffer.cursor("predictor"), model, config.equipment)
@@ -62,6 +69,8 @@ async def main(config: Config) -> None:
         async with supervise() as parts:
             health.parts = parts.parts
             health.ask("buffer", lambda: buffer_status(buffer, config))
+            parts.start("history", history.run)
+            health.ask("history", history.status)
             parts.start("view", view.run)
             health.ask("view", view.status)
             parts.start("web", server.run)

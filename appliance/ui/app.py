@@ -31,10 +31,10 @@ from appliance.ui.overview import main_tag, overview, unit
 from appliance.ui.overview import state as overview_state
 from appliance.ui.overview import values as overview_values
 from appliance.ui.search import Found, find_at
-from appliance.ui.trend import curve
+from appliance.ui.trend import Past, long_curve
 from appliance.ui.view import PlantView
 
-RANGES_S = {"1h": 3_600, "8h": 28_800, "24h": 86_400, "7d": 604_800}
+RANGES_S = {"1h": 3_600, "8h": 28_800, "24h": 86_400, "7d": 604_800, "30d": 2_592_000}
 CURVE_VALUES_MIN = 12
 STREAMS_MAX = 100
 """Open live streams; a browser that gets none tries again."""
@@ -84,10 +84,12 @@ def create_app(
     metrics: Callable[[], str],
     ready: Callable[[], bool],
     zone: str = "UTC",
+    past: Past | None = None,
 ) -> FastAPI:
     """The page of one plant. `zone` is the plant's, and all times are shown in it.
 
-    `status` says what every part reports, by the part's name. `app.state.stopping` ends the live streams.
+    `status` says what every part reports, by the part's name; trends longer than the
+    view's memory come from `past`. `app.state.stopping` ends the live streams.
     """
     app = FastAPI(title=f"Plantward · {site}", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.stopping = asyncio.Event()
@@ -97,6 +99,7 @@ def create_app(
     pages = Pages(view, site, status, words.Clock(ZoneInfo(zone)))
     _add_pages(app, pages)
     _add_live(app, pages)
+    _add_trends(app, view, past)
     _add_probes(app, status, metrics, ready)
 
     @app.exception_handler(StarletteHTTPException)
@@ -203,6 +206,8 @@ def _add_live(app: FastAPI, pages: Pages) -> None:
 
         return StreamingResponse(counted(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
+
+def _add_trends(app: FastAPI, view: PlantView, past: Past | None) -> None:
     @app.get("/api/trend")
     async def trend(topic: str, span: Annotated[str, Query(alias="range")] = "8h", w: int = 900) -> Response:
         known = view.history(topic)
@@ -213,7 +218,8 @@ def _add_live(app: FastAPI, pages: Pages) -> None:
         machine, tag, history = known
         # The machine's own newest time, not the plant's: replayed data may be ten years old.
         end_us = machine.newest_us or view.clock_us()
-        drawn = curve(history, end_us - RANGES_S[span] * 1_000_000, end_us, w)
+        start_us = end_us - RANGES_S[span] * 1_000_000
+        drawn = await long_curve(history, past, topic, start_us, end_us, w)
         return JSONResponse(
             {
                 "topic": topic,

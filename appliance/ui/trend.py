@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Protocol
 
 from appliance.contract.rollup import Rollup
 
@@ -18,6 +19,12 @@ GATHERED_MAX = 64
 """Values of one minute merged at once."""
 POINTS_MIN, POINTS_MAX = 50, 4_000
 SPARK_TENS_MIN = 24
+
+
+class Past(Protocol):
+    """What lies beyond the memory of the page: some rollups for each column of a curve, in order, and their span."""
+
+    async def rollups(self, topic: str, start_us: int, end_us: int, columns: int) -> tuple[list[Rollup], int]: ...
 
 
 @dataclass(slots=True)
@@ -112,6 +119,12 @@ class History:
     def is_empty(self) -> bool:
         return not self._gathered and not self.minutes.spans
 
+    def oldest_us(self) -> int | None:
+        """Where memory begins; None when nothing is in it."""
+        self.settle()
+        spans = self.tens.spans
+        return spans[min(spans)].first_us if spans else None
+
     def between(self, start_us: int, end_us: int) -> tuple[list[Rollup], int]:
         """The finest rollups that reach back to `start_us`, in order, and their span (0 for single values)."""
         self.settle()
@@ -145,7 +158,23 @@ class Curve:
 
 def curve(history: History, start_us: int, end_us: int, points: int) -> Curve:
     """At most about `points` points whose minima and maxima are those of the data."""
-    rollups, span_us = history.between(start_us, end_us)
+    return drawn(*history.between(start_us, end_us), start_us, end_us, points)
+
+
+async def long_curve(history: History, past: Past | None, topic: str, start_us: int, end_us: int, points: int) -> Curve:
+    """The same, from the past on disk where memory does not reach back to `start_us`, and from memory after that."""
+    oldest_us = history.oldest_us()
+    if past is not None and (oldest_us is None or oldest_us > start_us):
+        columns = max(POINTS_MIN, min(points, POINTS_MAX)) // 2
+        rollups, span_us = await past.rollups(topic, start_us, end_us, columns)
+        if rollups and (oldest_us is None or rollups[0].first_us < oldest_us):
+            newer = [each for each in history.between(start_us, end_us)[0] if each.first_us > rollups[-1].last_us]
+            return drawn(rollups + newer, span_us, start_us, end_us, points)
+    return curve(history, start_us, end_us, points)
+
+
+def drawn(rollups: list[Rollup], span_us: int, start_us: int, end_us: int, points: int) -> Curve:
+    """The curve of rollups in order, whose usual length is `span_us`."""
     if rollups:
         start_us = max(start_us, rollups[0].first_us)  # A young plant is drawn as finely as its few hours allow.
     column_us = max(1, 2 * (end_us - start_us) // max(POINTS_MIN, min(points, POINTS_MAX)))
