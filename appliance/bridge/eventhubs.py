@@ -8,7 +8,7 @@ built anew. Its buffered mode is never used: the plant's log is the buffer.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final, Self
@@ -53,13 +53,13 @@ class Lifetime:
 class _Client:
     """One client of the SDK, with a producer for each partition, and the sends that are under way on it."""
 
-    def __init__(self, sdk: EventHubProducerClient, credential: Any) -> None:
+    def __init__(self, sdk: EventHubProducerClient, credential: Any, partitions: Sequence[str]) -> None:
         self.sdk, self._credential = sdk, credential
         self.born_s, self.sends = monotonic(), 0
         self.is_let_go = False
         self.deadlines: set[asyncio.Timeout] = set()
         self.idle = asyncio.Event()
-        self._partitions: list[tuple[str, asyncio.Lock]] = []
+        self._partitions = [(name, asyncio.Lock()) for name in partitions]
         self._asking = asyncio.Lock()
 
     async def send(self, data: EventData, key: str) -> None:
@@ -73,6 +73,11 @@ class _Client:
         async with producer:
             await self.sdk.send_batch([data], partition_id=name)
         self.sends += 1
+
+    @property
+    def partitions(self) -> list[str]:
+        """Their names, as the hub said; none before the first send."""
+        return [name for name, _ in self._partitions]
 
     async def close(self) -> None:
         await self.sdk.close()
@@ -101,6 +106,8 @@ class EventHubsUplink:
         self._address, self._connect = address, connect
         self._deadlines, self._lifetime = deadlines or Deadlines(), lifetime or Lifetime()
         self._client: _Client | None = None
+        self._partitions: list[str] = []
+        """Known from the client before, so that a new one need not ask; whoever is refused asks again."""
         self._changing = asyncio.Lock()
         self.clients = 0
         """How many clients have been built."""
@@ -158,6 +165,7 @@ class EventHubsUplink:
                 await client.send(event(sealed, lane), sealed.partition_key)
         except _EXPECTED as error:
             self._ended(client, deadline)
+            self._partitions = client.partitions if isinstance(error, TimeoutError) else []
             failure = _explained(error, self._deadlines.send_s, was_let_go=client.is_let_go)
             await self._let_go(client)
             raise failure from error
@@ -179,6 +187,7 @@ class EventHubsUplink:
             if client is not None and client.has_outlived(self._lifetime):
                 if client.deadlines:
                     await client.idle.wait()
+                self._partitions = client.partitions
                 await self._close(client)
                 client = self._client = None
             if client is None:
@@ -190,7 +199,7 @@ class EventHubsUplink:
 
     def _connected(self) -> _Client:
         try:
-            client = _Client(*self._connect())
+            client = _Client(*self._connect(), self._partitions)
         except (OSError, ValueError) as error:  # Such as a certificate that cannot be read.
             raise UplinkError(str(error), "`plantward check` says what the identity needs") from error
         self.clients += 1

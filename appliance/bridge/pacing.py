@@ -21,6 +21,8 @@ UNIT_BYTES_PER_S: Final = 1_000_000
 UNIT_EVENTS_PER_S: Final = 1_000
 EVENT_OVERHEAD_BYTES: Final = 512
 """What an event's properties and framing add to its body."""
+WAIT_S_MIN: Final = 0.0005
+"""A shorter wait is not worth it; what is owed for it stays owed."""
 FORECAST_S: Final = 60.0
 """How far back the forecast looks."""
 
@@ -88,7 +90,8 @@ class Throughput:
         per_s = (self._units * UNIT_BYTES_PER_S, self._units * UNIT_EVENTS_PER_S)
         self._bytes = min(per_s[0], self._bytes + passed_s * per_s[0])
         self._events = min(per_s[1], self._events + passed_s * per_s[1])
-        return max(0.0, -self._bytes / per_s[0], (1.0 - self._events) / per_s[1])
+        wait_s = max(-self._bytes / per_s[0], (1.0 - self._events) / per_s[1])
+        return wait_s if wait_s >= WAIT_S_MIN else 0.0
 
     def take(self, body_bytes: int) -> None:
         """An envelope leaves."""
