@@ -91,7 +91,7 @@ class Follower:
         stream = self._cursor.stream
         batch = await self._buffer.read(stream, wanted.first - 1, wanted.size)
         if batch.first > wanted.first:  # The log let go of what stands before, and a gap says so.
-            self._progress.skip(Range(wanted.first, min(wanted.last, batch.first - 1)))
+            self._progress.skip(Range(wanted.first, batch.first - 1))
         entries = batch.entries[: max(0, wanted.last + 1 - batch.first)]
         for sealed in envelopes(self._buffer.plant, self._buffer.epoch, stream, batch.first, entries):
             outgoing = Outgoing(sealed, lane)

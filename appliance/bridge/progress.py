@@ -93,7 +93,7 @@ class Progress:
     def backlog(self) -> int:
         """How many entries below the frontier are in no plan."""
         known = sum(part.size for part in self.ahead) + sum(plan.last - plan.first + 1 for plan in self.planned)
-        return self.frontier - self.floor - known
+        return max(0, self.frontier - self.floor - known)
 
     def plan(self, plan: Plan) -> None:
         insort(self.planned, plan)

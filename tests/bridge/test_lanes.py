@@ -13,7 +13,7 @@ from appliance.bridge.bridge import Bridge
 from appliance.bridge.folder import FolderUplink
 from appliance.bridge.pacing import Clock, Pace
 from appliance.bridge.uplink import UplinkError
-from appliance.buffer.buffer import Buffer
+from appliance.buffer.buffer import Batch, Buffer
 from appliance.contract.envelope import Lane, Sealed, open_sealed
 from appliance.contract.reading import Quality, Reading, Stream
 
@@ -156,6 +156,28 @@ async def test_killed_at_any_point_nothing_is_lost_and_bounds_stay(tmp_path: Pat
     assert state == totals[Stream.READINGS]
     for stream, total in totals.items():
         assert_whole([sealed for sealed in stored if sealed.stream is stream], total)
+
+
+async def test_what_the_log_has_let_go_is_passed_over(
+    tmp_path: Path, until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log dropped its oldest 12,000 at its bound: what is left leaves, and nothing waits for the rest."""
+    async with Buffer.open(tmp_path / "buffer.db", "northfield") as buffer:
+        await buffer.append(readings(0, 20_000, 1))
+        whole_log = buffer.read
+
+        async def read(stream: Stream, after: int, limit: int) -> Batch:
+            return await whole_log(stream, max(after, 12_000), limit)
+
+        monkeypatch.setattr(buffer, "read", read)
+        stored: list[Sealed] = []
+        far = Fatal(random.Random(1), stored)
+        quick = Pace(flush_s=0.001, pause_s_min=0.001, pause_s_max=0.002)
+        bridge = Bridge(buffer, far, FolderUplink(tmp_path / "refused"), quick)
+        async with running(bridge):
+            await until(lambda: whole(bridge, buffer))
+    assert sorted({sealed.first for sealed in stored}) == [12_001, 15_001]
+    assert bridge.status().readings.backlog == 0
 
 
 class Held:
