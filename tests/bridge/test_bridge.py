@@ -212,7 +212,7 @@ async def test_what_will_never_be_taken_is_kept_aside_and_the_rest_goes_on(
 async def test_every_reading_arrives_through_a_bad_far_side(
     buffer: Buffer, hub_side: Any, refused: FolderUplink, impatient: Any, until: Callable[..., Any]
 ) -> None:
-    """Cut after storing, mute, gone and back, with the real client: all arrives, equal."""
+    """Released, detached, cut after storing, mute, gone and back, with the real client: all arrives, equal."""
     hubs, total = hub_side.hubs, 0
     uplink = hub_side.connect(type(impatient)(send_s=2.5, close_s=0.5))
     bridge = Bridge(buffer, uplink, refused, QUICK)
@@ -225,6 +225,8 @@ async def test_every_reading_arrives_through_a_bad_far_side(
         await until(lambda: not getattr(hubs.faults, name))
 
     async with running(bridge):
+        await struck("released", 1)
+        await struck("detach", 1)
         await struck("drop_after_store", 2)
         hubs.faults.black_hole = True
         await buffer.append(readings(20, total))
