@@ -85,6 +85,8 @@ def check(
     schema_only: Annotated[bool, typer.Option("--schema", help="Print all keys as JSON Schema.")] = False,
 ) -> None:
     """Say what is wrong with a configuration, with line and hint."""
+    from appliance.bridge import identity
+
     if schema_only:
         typer.echo(json.dumps(schema(), indent=2))
         return
@@ -92,6 +94,8 @@ def check(
         settings = load(config)
         if not settings.plant.data.is_dir():
             raise FolderError(f"the folder {settings.plant.data} of [plant] data does not exist; create it")
+        if settings.uplink.kind == "eventhubs":
+            identity.check(settings.uplink)
     typer.echo(
         f"{config}: fine; plant {settings.plant.name}, {len(settings.source)} sources, "
         f"{len(settings.equipment)} equipment, uplink {settings.uplink.kind}"
@@ -152,12 +156,13 @@ def replay(
 @contextmanager
 def _usage_errors() -> Iterator[None]:
     """What the user can mend is one clear line each, and exit code 2."""
+    from appliance.bridge.identity import IdentityError
     from appliance.buffer.store import StoreError
     from appliance.inference.model import ModelError
 
     try:
         yield
-    except (ConfigError, FolderError, StoreError, ModelError) as error:
+    except (ConfigError, FolderError, IdentityError, StoreError, ModelError) as error:
         _fail(str(error), WRONG_USAGE)
 
 

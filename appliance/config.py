@@ -117,19 +117,41 @@ class HistoryConfig:
 
 @dataclass(frozen=True, slots=True, config=_STRICT)
 class UplinkConfig:
-    """Where the Bridge sends envelopes."""
+    """Where the Bridge sends envelopes, as whom, and at what pace."""
 
     kind: Literal["eventhubs", "folder", "none"] = "none"
-    connection_string: str = field(default="", repr=False)
+    namespace: str = ""
     hub: str = "readings"
+    identity: Literal["auto", "workload", "arc", "certificate", "secret"] = "auto"
+    tenant_id: str = ""
+    client_id: str = ""
+    certificate: Path | None = None
+    connection_string: str = field(default="", repr=False)
+    allow_secrets: bool = False
+    transport: Literal["amqp", "websocket"] = "amqp"
+    backlog_share: Annotated[float, Field(ge=0, le=0.9)] = 0.5
+    in_flight: Annotated[int, Field(ge=1, le=32)] = 4
+    throughput_units: Annotated[float, Field(ge=0, le=1000)] = 0
     path: Path | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> "UplinkConfig":
-        if self.kind == "eventhubs" and not self.connection_string:
-            raise ValueError("kind 'eventhubs' needs connection_string")
         if self.kind == "folder" and self.path is None:
             raise ValueError("kind 'folder' needs path")
+        if self.connection_string and not self.allow_secrets:
+            raise ValueError(
+                "connection_string holds a secret; give namespace and an identity, or, for development, "
+                "allow_secrets = true"
+            )
+        if self.kind == "eventhubs" and not (self.namespace or self.connection_string):
+            raise ValueError("kind 'eventhubs' needs namespace, such as plant.servicebus.windows.net")
+        if self.identity == "secret" and not self.connection_string:
+            raise ValueError("identity 'secret' needs connection_string")
+        if self.kind == "eventhubs" and self.identity not in ("auto", "secret") and not self.namespace:
+            raise ValueError(f"identity {self.identity!r} needs namespace")
+        if self.identity == "certificate" or self.certificate is not None:
+            if not (self.certificate and self.tenant_id and self.client_id):
+                raise ValueError("a certificate needs certificate (a path), tenant_id and client_id")
         return self
 
 

@@ -206,6 +206,7 @@ anonymous = true
 [uplink]
 kind = "eventhubs"
 connection_string = "{_connection_string(ports)}"
+allow_secrets = true
 hub = "readings"
 
 [http]

@@ -11,12 +11,15 @@ events ◄┼──────────────────────�
 
 import logging
 import socket
+from functools import partial
 from typing import Any
 
 from appliance.alarms.alarms import Alarms
 from appliance.bridge.bridge import Bridge
 from appliance.bridge.eventhubs import EventHubsUplink
 from appliance.bridge.folder import FolderUplink
+from appliance.bridge.identity import Identity, chosen, credential
+from appliance.bridge.pacing import Pace
 from appliance.bridge.uplink import Uplink
 from appliance.broker.embedded import EmbeddedBroker
 from appliance.broker.republish import Republisher
@@ -47,6 +50,7 @@ async def main(config: Config) -> None:
     """
     asked_to_stop = stop_requested()
     health = Health()
+    uplink = uplink_for(config.uplink)
     data = config.plant.data
     async with (
         Buffer.open(data / "buffer.db", config.plant.name, bounds_of(config.buffer), config.namespace.root) as buffer,
@@ -58,7 +62,6 @@ async def main(config: Config) -> None:
         view = PlantView(buffer, config.equipment, now_us)
         app = create_app(view, config.plant.name, health.status, health.metrics, health.ready, past=history)
         server = WebServer(config.http.bind, app)
-        uplink = uplink_for(config.uplink)
         predictor = Predictor(buffer, await buffer.cursor("predictor"), model, config.equipment)
         alarms = await Alarms.following(buffer, config.equipment, config.inference.threshold or model.threshold)
         broker = EmbeddedBroker(config.broker, buffer, config.namespace.root, config.namespace.enforce)
@@ -75,7 +78,7 @@ async def main(config: Config) -> None:
             health.ask("view", view.status)
             parts.start("web", server.run)
             if uplink:
-                bridge = Bridge(buffer, uplink, FolderUplink(config.plant.data / "refused"))
+                bridge = Bridge(buffer, uplink, FolderUplink(config.plant.data / "refused"), pace_of(config.uplink))
                 parts.start("bridge", bridge.run)
                 health.ask("bridge", bridge.status)
             parts.start("predictor", predictor.run)
@@ -100,13 +103,27 @@ def bounds_of(config: BufferConfig) -> Bounds:
 
 
 def uplink_for(config: UplinkConfig) -> Uplink | None:
-    """Where the Bridge sends to; nothing when the plant has no uplink."""
-    if config.kind == "eventhubs":
-        return EventHubsUplink.from_connection_string(config.connection_string, config.hub)
+    """Where the Bridge sends to; nothing when the plant has no uplink. Raises `IdentityError`."""
     if config.kind == "folder":
         assert config.path is not None, "the configuration is checked"
         return FolderUplink(config.path)
-    return None
+    if config.kind == "none":
+        return None
+    identity = chosen(config)
+    if identity is Identity.SECRET:
+        log.warning("appliance: [uplink] connection_string is a secret in a file; use an identity outside development")
+        return EventHubsUplink.from_connection_string(config.connection_string, config.hub, transport=config.transport)
+    log.info("appliance: the uplink to %s signs in with identity %s", config.namespace, identity)
+    return EventHubsUplink.from_credential(
+        config.namespace, config.hub, partial(credential, config, identity), config.transport
+    )
+
+
+def pace_of(config: UplinkConfig) -> Pace:
+    """How the Bridge sends, as configured."""
+    return Pace(
+        backlog_share=config.backlog_share, in_flight=config.in_flight, throughput_units=config.throughput_units
+    )
 
 
 def check_ports(config: Config) -> None:

@@ -100,6 +100,7 @@ anonymous = true
 [uplink]
 kind = "eventhubs"
 connection_string = "{connection_string(amqp)}"
+allow_secrets = true
 [http]
 bind = "127.0.0.1:{http}"
 {more}

@@ -61,7 +61,7 @@ def test_the_designs_words_are_understood() -> None:
         ("[plant]\nname = 'n'\n", "plant.toml:1: plant.data is missing"),
         ("[plant\n", "plant.toml: is not TOML"),
         (PLANT + "[[broker.listener]]\nbind = '0.0.0.0:1883'\n", "only loopback addresses are served yet"),
-        (PLANT + "[uplink]\nkind = 'eventhubs'\n", "needs connection_string"),
+        (PLANT + "[uplink]\nkind = 'eventhubs'\n", "needs namespace"),
         (PLANT + "[[equipment]]\npath = 'acme/n'\nname = 'x'\ntype = 'pump'\n", "plant.toml:5: equipment.path: line"),
         (
             PLANT + "[[source]]\nname='a'\nkind='opcua'\nendpoint='x'\nbrowse='y'\n"
@@ -79,7 +79,9 @@ def test_a_fault_is_named_with_line_and_hint(text: str, expected: str) -> None:
 
 def test_secrets_are_not_shown() -> None:
     """A configuration in a log line does not carry the connection string."""
-    config = parse(PLANT + "[uplink]\nkind = 'eventhubs'\nconnection_string = 'SharedAccessKey=hush'\n")
+    config = parse(
+        PLANT + "[uplink]\nkind = 'eventhubs'\nconnection_string = 'SharedAccessKey=hush'\n" + "allow_secrets = true\n"
+    )
     assert "hush" not in repr(config)
 
 

@@ -1,66 +1,31 @@
-"""The Bridge: follows both streams of the log, events first, and sends sealed envelopes to an Uplink.
+"""The Bridge: follows both streams of the log and sends sealed envelopes to an Uplink, lane by lane.
 
-A cursor moves only when the far side has acknowledged; until then the same envelope is sent again, with
-the same bytes, for as long as it takes. Nothing in the plant waits for the Bridge: it follows at its own
-pace, and what the link cannot take stays in the log.
+Events go first, then the newest readings, then the older ones in order; several envelopes are on their way
+at once. A cursor moves only when the far side has acknowledged; until then the same envelope is sent again,
+with the same bytes, for as long as it takes. Nothing in the plant waits for the Bridge: it follows at its
+own pace, and what the link cannot take stays in the log.
 """
 
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Final
 
-from appliance.bridge.follower import Follower, Outgoing
-from appliance.bridge.link import PAUSE_S_MAX, PAUSE_S_MIN, Backoff, Link, LinkState
+from appliance.bridge.follower import LANES, Follower, Outgoing
+from appliance.bridge.link import Backoff, Link, LinkState
+from appliance.bridge.pacing import Clock, Forecast, Pace, Shares, Throughput
+from appliance.bridge.status import BridgeStatus, LaneStatus, StreamStatus
 from appliance.bridge.uplink import Uplink, UplinkError
 from appliance.buffer.buffer import Buffer
+from appliance.contract.envelope import Lane
 from appliance.contract.reading import Stream
-from appliance.supervisor import now_us as wall_clock_us
 
 log = logging.getLogger(__name__)
 
 CURSORS: Final = {Stream.EVENTS: "bridge-events", Stream.READINGS: "bridge"}
-"""The cursor of each stream, in the order of sending."""
-FLUSH_S: Final = 1.0
-"""How often the Bridge looks at the log when it has sent everything: the age limit of an envelope."""
-
-
-@dataclass(frozen=True, slots=True)
-class StreamStatus:
-    """One stream: its last entry that the far side has acknowledged, and how many still wait."""
-
-    acknowledged_seq: int
-    backlog: int
-
-
-@dataclass(frozen=True, slots=True)
-class BridgeStatus:
-    """What the Bridge says of itself; the counts are since the start of the process."""
-
-    uplink: str
-    link: LinkState
-    since_us: int
-    """Since when the link is in this state, by the wall clock."""
-    acknowledged_us: int | None
-    """When an envelope was last acknowledged."""
-    sent_envelopes: int
-    sent_entries: int
-    refused_envelopes: int
-    """Envelopes the far side will never take; they are kept in the folder of refused ones."""
-    events: StreamStatus
-    readings: StreamStatus
-    last_error: str
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How often to look at the log, and how to pause after failures."""
-
-    flush_s: float = FLUSH_S
-    pause_s_min: float = PAUSE_S_MIN
-    pause_s_max: float = PAUSE_S_MAX
+_STREAM_OF: Final = {lane: stream for stream, lanes in LANES.items() for lane in lanes}
+_REST_S_MIN: Final = 0.001
 
 
 class Bridge:
@@ -72,69 +37,170 @@ class Bridge:
         uplink: Uplink,
         refused: Uplink,
         pace: Pace | None = None,
-        now_us: Callable[[], int] = wall_clock_us,
+        clock: Clock | None = None,
         rng: random.Random | None = None,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._buffer, self._uplink, self._refused = buffer, uplink, refused
-        self._pace = pace or Pace()
-        self._now_us, self._sleep = now_us, sleep
+        self._pace, self._clock = pace or Pace(), clock or Clock()
         self._followers: dict[Stream, Follower] = {}
-        self._link = Link(uplink.name, now_us)
+        self._link = Link(uplink.name, self._clock.now_us)
         self._backoff = Backoff(rng or random.Random(), self._pace.pause_s_min, self._pace.pause_s_max)
+        self._shares, self._forecast = Shares(self._pace.backlog_share), Forecast()
+        self._throughput = Throughput(self._pace.throughput_units, self._clock.now_s())
+        self._lanes = {lane: LaneStatus() for lane in Lane}
+        self._opened_s: dict[Lane, float] = {}
+        """When a lane last gave an envelope."""
+        self._in_flight: list[Outgoing] = []
+        self._changed = asyncio.Event()
+        self._pause_s: float | None = None
+        """After a failure: how long to pause once nothing is under way any more."""
+        self._progress_s = 0.0
         self._acknowledged_us: int | None = None
-        self._sent_envelopes = self._sent_entries = self._refused_envelopes = 0
+        self._refused_envelopes = self._rebuilds = 0
 
     async def run(self) -> None:
         """Send until cancelled."""
+        self._in_flight, self._pause_s = [], None
         for stream, name in CURSORS.items():
             self._followers[stream] = Follower(self._buffer, await self._buffer.cursor(name, stream))
         try:
-            while True:
-                if not await self._send_one():
-                    await self._sleep(self._pace.flush_s)
+            async with asyncio.TaskGroup() as tasks:
+                while True:
+                    await self._step(tasks)
         finally:
             await self._uplink.close()
 
     def status(self) -> BridgeStatus:
         """What the Bridge says of itself, now."""
+        events, readings = self._stream_status(Stream.EVENTS), self._stream_status(Stream.READINGS)
         return BridgeStatus(
             uplink=self._uplink.name,
             link=self._link.state,
             since_us=self._link.since_us,
             acknowledged_us=self._acknowledged_us,
-            sent_envelopes=self._sent_envelopes,
-            sent_entries=self._sent_entries,
+            sent_envelopes=sum(lane.envelopes for lane in self._lanes.values()),
+            sent_entries=sum(lane.entries for lane in self._lanes.values()),
             refused_envelopes=self._refused_envelopes,
-            events=self._stream_status(Stream.EVENTS),
-            readings=self._stream_status(Stream.READINGS),
+            in_flight=len(self._in_flight),
+            rebuilds=self._rebuilds,
+            drain_s=self._forecast.drain_s(self._clock.now_s(), events.backlog + readings.backlog),
+            events=events,
+            readings=readings,
+            lanes={str(lane): replace(counts, unsent=self._unsent(lane)) for lane, counts in self._lanes.items()},
             last_error=self._link.last_error,
         )
 
-    async def _send_one(self) -> bool:
-        """Try to send the most urgent envelope; False when nothing waits."""
-        for follower in self._followers.values():
-            outgoing = await follower.next()
-            if outgoing is not None:
-                await self._try(follower, outgoing)
-                return True
-        return False
+    async def _step(self, tasks: asyncio.TaskGroup) -> None:
+        """Send one envelope on its way, or wait for what keeps it back."""
+        self._changed.clear()
+        await self._watch()
+        if self._pause_s is not None:
+            await self._recover(self._pause_s)
+        elif len(self._in_flight) >= self._in_flight_max():
+            await self._change()
+        elif wait_s := self._throughput.wait_s(self._clock.now_s()):
+            await self._clock.sleep(wait_s)
+        elif outgoing := await self._next():
+            self._throughput.take(len(outgoing.sealed.body))
+            if not self._in_flight:
+                self._progress_s = self._clock.now_s()
+            self._in_flight.append(outgoing)
+            tasks.create_task(self._carry(outgoing), name=f"bridge {outgoing.lane} {outgoing.sealed.first}")
+        else:
+            await self._rest()
 
-    async def _try(self, follower: Follower, outgoing: Outgoing) -> None:
-        try:
-            taken = await self._offer(outgoing)
-        except UplinkError as error:
-            pause_s = self._backoff.pause_s(error.pause_s_min)
-            self._link.lost(error, pause_s)
-            await self._sleep(pause_s)
+    def _in_flight_max(self) -> int:
+        """One envelope tries a link that is not known to stand."""
+        return self._pace.in_flight if self._link.state is LinkState.UP else 1
+
+    async def _recover(self, pause_s: float) -> None:
+        if self._in_flight:
+            await self._change()
             return
-        await follower.sent()
-        if taken:
-            self._backoff.reset()
-            self._acknowledged_us = self._now_us()
-            self._sent_envelopes += 1
-            self._sent_entries += outgoing.sealed.count
-            self._link.acknowledged(self._stream_status(Stream.READINGS).backlog)
+        self._pause_s = None
+        await self._clock.sleep(pause_s)
+
+    async def _change(self) -> None:
+        """Wait until an envelope has come to its end, though not for ever."""
+        try:
+            async with asyncio.timeout(self._pace.stall_s):  # wait_for of Python 3.11 can lose a cancellation.
+                await self._changed.wait()
+        except TimeoutError:
+            log.debug("bridge: nothing has ended for %.0f s", self._pace.stall_s)
+
+    async def _rest(self) -> None:
+        """Until the next envelope may be sealed, or something has come to its end."""
+        now_s = self._clock.now_s()
+        opened = [at_s for lane, at_s in self._opened_s.items() if lane is not Lane.BACKLOG and self._unsent(lane)]
+        rest_s = max(_REST_S_MIN, min(opened, default=now_s) + self._pace.flush_s - now_s)
+        if not self._in_flight:
+            await self._clock.sleep(rest_s)
+            return
+        async with asyncio.TaskGroup() as tasks:
+            ways = [tasks.create_task(self._changed.wait()), tasks.create_task(self._asleep(rest_s))]
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            for way in ways:
+                way.cancel()
+
+    async def _asleep(self, rest_s: float) -> bool:
+        await self._clock.sleep(rest_s)
+        return True
+
+    async def _watch(self) -> None:
+        """Progress is what is acknowledged: without any, whatever the link says of itself, it is built anew."""
+        now_s = self._clock.now_s()
+        if self._in_flight and now_s - self._progress_s >= self._pace.stall_s:
+            log.warning("bridge: no acknowledgement for %.0f s, the link is built anew", now_s - self._progress_s)
+            self._rebuilds, self._progress_s = self._rebuilds + 1, now_s
+            await self._uplink.close()
+
+    async def _next(self) -> Outgoing | None:
+        """The most urgent envelope that may leave now."""
+        now_s, backlog_in_flight = self._clock.now_s(), sum(one.lane is Lane.BACKLOG for one in self._in_flight)
+        is_contended = all(self._may_leave(lane, now_s) and self._unsent(lane) for lane in LANES[Stream.READINGS])
+        for lane in self._shares.order():
+            if lane is Lane.BACKLOG and backlog_in_flight and backlog_in_flight >= self._in_flight_max() - 1:
+                continue  # One place is kept for what is newer.
+            outgoing = await self._followers[_STREAM_OF[lane]].next(lane) if self._may_leave(lane, now_s) else None
+            if outgoing is not None:
+                self._opened_s[lane] = now_s
+                self._shares.sent(lane, len(outgoing.sealed.body), is_contended=is_contended)
+                return outgoing
+        return None
+
+    def _may_leave(self, lane: Lane, now_s: float) -> bool:
+        """Full envelopes leave at once, others when the lane has had its time to fill one."""
+        if lane is Lane.BACKLOG or self._followers[_STREAM_OF[lane]].is_due(lane):
+            return True
+        return lane not in self._opened_s or now_s - self._opened_s[lane] >= self._pace.flush_s
+
+    async def _carry(self, outgoing: Outgoing) -> None:
+        """One envelope on its way, to its acknowledgement or back to its lane."""
+        follower = self._followers[outgoing.sealed.stream]
+        try:
+            is_taken = await self._offer(outgoing)
+        except UplinkError as error:
+            follower.returned(outgoing)
+            if self._pause_s is None:  # What was under way beside it fails for the same reason.
+                self._pause_s = self._backoff.pause_s(error.pause_s_min)
+                self._link.lost(error, self._pause_s)
+        else:
+            await follower.arrived(outgoing)
+            if is_taken:
+                self._acknowledged(outgoing)
+        finally:
+            self._in_flight.remove(outgoing)
+            self._changed.set()
+
+    def _acknowledged(self, outgoing: Outgoing) -> None:
+        lane, now_s = self._lanes[outgoing.lane], self._clock.now_s()
+        lane.envelopes += 1
+        lane.entries += outgoing.sealed.count
+        lane.bytes += len(outgoing.sealed.body)
+        self._backoff.reset()
+        self._progress_s, self._acknowledged_us = now_s, self._clock.now_us()
+        self._forecast.saw(now_s, sum(follower.waiting for follower in self._followers.values()))
+        self._link.acknowledged(self._stream_status(Stream.READINGS).backlog)
 
     async def _offer(self, outgoing: Outgoing) -> bool:
         """Send; what the far side will never take goes to the refused ones, and False is returned."""
@@ -145,14 +211,17 @@ class Bridge:
                 raise
             await self._refused.send(*outgoing)
             self._refused_envelopes += 1
-            sealed = outgoing.sealed
-            entries = f"{sealed.stream} {sealed.first} to {sealed.first + sealed.count - 1}"
+            entries = f"{outgoing.sealed.stream} {outgoing.plan.first} to {outgoing.plan.last}"
             log.error("bridge: %s will never be taken and are kept aside: %s; %s", entries, error, error.hint)
             return False
         return True
+
+    def _unsent(self, lane: Lane) -> int:
+        follower = self._followers.get(_STREAM_OF[lane])
+        return follower.unsent(lane) if follower else 0
 
     def _stream_status(self, stream: Stream) -> StreamStatus:
         follower = self._followers.get(stream)
         if follower is None:
             return StreamStatus(0, self._buffer.last(stream))
-        return StreamStatus(follower.acknowledged, follower.backlog)
+        return StreamStatus(follower.acknowledged, follower.waiting)
