@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import shutil
+import sqlite3
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -138,9 +139,11 @@ class Store:
                 moved,
             )
             await self._writer.execute("COMMIT")
-        finally:
+        except (sqlite3.Error, TypeError, ValueError, OverflowError):
+            # Not when cancelled: the commit may still be under way in its thread, and the file is being closed.
             if self._writer.in_transaction:
                 await self._writer.execute("ROLLBACK")
+            raise
 
     async def read(self, stream: Stream, after: int, limit: int) -> Run:
         """Up to `limit` consecutive entries after the number `after`; they begin later when there is a gap."""
