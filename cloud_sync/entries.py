@@ -11,14 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appliance.contract.ledger import YEAR_1970_US, YEAR_2200_US, event_times_us, int64_times
 from appliance.contract.prediction import ALARM_ORIGIN, PREDICTION_ORIGIN, Alarm, Prediction
 from appliance.contract.reading import Reading, Stream, message_id
 from appliance.contract.topic import Topic, TopicError
 from cloud_sync import tables
 from cloud_sync.tables import LEVEL_COLUMNS
 
-YEAR_1970_US, YEAR_2200_US = 0, 7_258_118_400_000_000
-"""A source time outside is no time; the entry then stands at its arrival."""
 _TYPE_NAMES: dict[type, str] = {float: "float", int: "int", bool: "bool", str: "text", type(None): "null"}
 _PLACES_MAX = 100_000
 
@@ -47,7 +46,7 @@ def reading_rows(runs: Sequence[Run], table: tables.Table = tables.READINGS) -> 
         **_of_runs(runs),
         **_places(topics),
         **_times(sources, arrivals),
-        "server_ts": _time(_usable(servers, arrivals)),
+        "server_ts": _time(event_times_us(servers, arrivals)),
         **_values(values),
         "quality": pa.array(qualities, pa.int32()),
         "origin": _texts(origins),
@@ -156,32 +155,17 @@ def _levels(topic: str) -> tuple[str | None, ...]:
 
 
 def _times(sources: Sequence[int], arrivals: Sequence[int]) -> dict[str, pa.Array]:
-    at = _usable(sources, arrivals)
+    at = event_times_us(sources, arrivals)
     days = (at // 86_400_000_000).astype(np.int32)
     return {"event_ts": _time(at), "event_date": pa.array(days).cast(pa.date32()), "arrival_ts": _arrivals(arrivals)}
 
 
 def _arrivals(arrivals: Sequence[int]) -> pa.Array:
-    return _time(np.clip(_int64(arrivals), YEAR_1970_US, YEAR_2200_US - 1))
-
-
-def _usable(times: Sequence[int], arrivals: Sequence[int]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    at = _int64(times)
-    inside = (at >= YEAR_1970_US) & (at < YEAR_2200_US)
-    if inside.all():
-        return at
-    return np.where(inside, at, np.clip(_int64(arrivals), YEAR_1970_US, YEAR_2200_US - 1))
-
-
-def _int64(times: Sequence[int]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    try:
-        return np.array(times, np.int64)
-    except OverflowError:
-        return np.array([time if abs(time) < 2**62 else -1 for time in times], np.int64)
+    return _time(np.clip(int64_times(arrivals), YEAR_1970_US, YEAR_2200_US - 1))
 
 
 def _late_by(sources: Sequence[int], enqueued_at: pa.Array) -> pa.Array:
-    at = _int64(sources)
+    at = int64_times(sources)
     late = (enqueued_at.cast(pa.int64()).to_numpy(zero_copy_only=False) - at) // 1_000
     return pa.array(late, pa.int64(), mask=(at < YEAR_1970_US) | (at >= YEAR_2200_US))
 
