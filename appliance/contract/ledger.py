@@ -28,7 +28,7 @@ YEAR_1970_US, YEAR_2200_US = 0, 7_258_118_400_000_000
 KINDS: Final[dict[type, int]] = {float: 1, int: 2, bool: 3, str: 4, type(None): 5}
 """What a value is, as a number that goes into the fingerprint."""
 EQUIPMENT_LEVELS: Final = 6
-_FINGERPRINT_BITS: Final = 64
+_MODULUS: Final = 1 << 64
 _NAN_BITS: Final = 0x7FF8_0000_0000_0000
 _MULTIPLIERS: Final = (np.uint64(0xBF58_476D_1CE4_E5B9), np.uint64(0x94D0_49BB_1331_11EB))
 _GOLDEN: Final = np.uint64(0x9E37_79B9_7F4A_7C15)
@@ -45,7 +45,7 @@ class Tally(NamedTuple):
     fingerprint: int = 0
 
     def plus(self, other: "Tally") -> "Tally":
-        return Tally(self.entries + other.entries, (self.fingerprint + other.fingerprint) % 2**_FINGERPRINT_BITS)
+        return Tally(self.entries + other.entries, (self.fingerprint + other.fingerprint) % _MODULUS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ def _bits(value: Value) -> int:
         return int(np.float64(value).view(np.uint64)) if value == value else _NAN_BITS
     if type(value) is str:
         return int(google_crc32c.value(value.encode("utf-8", "surrogatepass")))
-    return int(value or 0) % 2**_FINGERPRINT_BITS
+    return int(value or 0) % _MODULUS
 
 
 def _mixed(words: Words) -> Words:
