@@ -26,8 +26,12 @@ class Receipt:
     stream: Stream
     at_us: int
     """When the cloud looked, by its clock. Later receipts have later times."""
-    is_complete: bool
-    """Whether all that the hub had taken when the cloud looked has been opened: what is not held then got lost."""
+    complete_to_us: int
+    """All that the hub had taken when the receipt of this `at_us` was made has been opened in this one; 0 when unknown.
+
+    So whatever was acknowledged before anything held in that earlier receipt was even sent, and is not held in
+    this one, got lost behind the hub. No clock of the plant is compared with one of the cloud.
+    """
     speaks_to: int
     """Nothing is said of numbers beyond."""
     held: Ranges
@@ -50,7 +54,7 @@ class Receipt:
                 epoch=int(said["epoch"]),
                 stream=Stream(said["stream"]),
                 at_us=int(said["at_us"]),
-                is_complete=bool(said["is_complete"]),
+                complete_to_us=int(said["complete_to_us"]),
                 speaks_to=int(said["speaks_to"]),
                 held=tuple((int(first), int(last)) for first, last in said["held"]),
                 differing=tuple(map(int, said["differing"])),

@@ -105,7 +105,7 @@ def test_a_receipt_is_a_body_and_back(steps: list[int]) -> None:
     for step in steps:
         held.append((at + 1 + step, at + 2 * step + 1))
         at = held[-1][1]
-    receipt = Receipt("north", 7, Stream.READINGS, 5, True, at, tuple(held), (300_000_000,))
+    receipt = Receipt("north", 7, Stream.READINGS, 5, 3, at, tuple(held), (300_000_000,))
     assert Receipt.from_body(receipt.to_body()) == receipt
 
 
@@ -113,9 +113,9 @@ def test_a_receipt_is_a_body_and_back(steps: list[int]) -> None:
     "body",
     [
         b"", b"[]", b"{}", b"\xff", b'{"schema":"plantward.receipt/2"}',
-        Receipt("n", 1, Stream.EVENTS, 1, True, 9, ((5, 9), (1, 3))).to_body(),
-        Receipt("n", 1, Stream.EVENTS, 1, True, 9, ((1, 5), (5, 9))).to_body(),
-        Receipt("n", 1, Stream.EVENTS, 1, True, 9, ((5, 1),)).to_body(),
+        Receipt("n", 1, Stream.EVENTS, 1, 0, 9, ((5, 9), (1, 3))).to_body(),
+        Receipt("n", 1, Stream.EVENTS, 1, 0, 9, ((1, 5), (5, 9))).to_body(),
+        Receipt("n", 1, Stream.EVENTS, 1, 0, 9, ((5, 1),)).to_body(),
     ],
 )  # fmt: skip
 def test_what_is_no_receipt_is_refused(body: bytes) -> None:
