@@ -143,6 +143,8 @@ class Deliveries:
         if self._faults.struck("drop_before_store"):
             self._wire.cut()
             return _CUT
+        if self._faults.struck("forget"):
+            return Outcome.ACCEPTED
         return None
 
     async def _late(self) -> None:

@@ -29,6 +29,8 @@ class Faults:
     """Deliveries to lose with their connection, before anything is stored."""
     drop_after_store: int = 0
     """Deliveries to store and then cut the connection, so that the sender never learns of it."""
+    forget: int = 0
+    """Deliveries to accept and not keep: only an account from end to end finds them."""
     black_hole: bool = False
     """While set, connections are accepted and stand, but nothing is read and nothing is said."""
     latency_s: float = 0.0

@@ -178,6 +178,16 @@ async def test_the_receiver_with_the_higher_epoch_takes_over(hubs: EventHubs) ->
     assert "higher epoch" in lost[0]
 
 
+async def test_a_forgetful_far_side_accepts_and_keeps_nothing(hubs: EventHubs) -> None:
+    """The sender is told that all is well; only who counts at both ends learns otherwise."""
+    hubs.faults.forget = 1
+    async with producer(hubs) as client:
+        for body in (b"forgotten", b"kept"):
+            await client.send_batch([EventData(body)], partition_id="0")
+    assert bodies(await received(hubs, 1)) == [b"kept"]
+    assert hubs.faults.forget == 0
+
+
 async def test_an_unknown_hub_is_not_found(hubs: EventHubs) -> None:
     async with producer(hubs, "nowhere") as client:
         with pytest.raises(EventHubError, match="NotFound"):
