@@ -20,7 +20,7 @@ import numpy as np
 
 from appliance.contract import decimals
 from appliance.contract.planes import Groups, Ints, Reader, Writer, as_ints
-from appliance.contract.reading import Reading, Value
+from appliance.contract.reading import Reading, Value, columns_of
 
 COUNT_MAX = 65_536
 _KINDS: dict[type, int] = {float: 0, int: 1, bool: 2, str: 3, type(None): 4}
@@ -36,7 +36,7 @@ def pack(head: Mapping[str, Any], entries: Sequence[Reading]) -> list[bytes]:
 
     Raises TypeError for a value of no known type, OverflowError for a time or integer beyond 64 bits.
     """
-    topics, values, qualities, sources, servers, arrivals, origins = zip(*entries, strict=True)
+    topics, values, qualities, sources, servers, arrivals, origins = columns_of(entries)
     writer = Writer()
     texts, numbers = _coded(topics)
     (places, place_of), (names, name_of) = map(_coded, zip(*map(_split, texts), strict=True))
