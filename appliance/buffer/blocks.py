@@ -3,10 +3,12 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
+from operator import le
 from typing import NamedTuple, Self
 
 from appliance.contract.envelope import Sealed, envelopes
-from appliance.contract.reading import Reading, Stream
+from appliance.contract.reading import Reading, Stream, columns_of
 
 
 class NewBlock(NamedTuple):
@@ -55,10 +57,16 @@ def new_blocks(plant: str, epoch: int, stream: Stream, first: int, entries: Sequ
     blocks = []
     for sealed in envelopes(plant, epoch, stream, first, entries):
         held = entries[sealed.first - first : sealed.first - first + sealed.count]
-        arrivals = [entry.arrival_us for entry in held]
-        latest_us: dict[str, int] = {}
-        for topic, _, _, source_us, *_ in held:
-            if source_us >= latest_us.get(topic, source_us):
-                latest_us[topic] = source_us
-        blocks.append(NewBlock(sealed, min(arrivals), max(arrivals), latest_us))
+        topics, _, _, sources, _, arrivals, _ = columns_of(held)
+        blocks.append(NewBlock(sealed, min(arrivals), max(arrivals), _latest_us(topics, sources)))
     return blocks
+
+
+def _latest_us(topics: Sequence[str], sources: Sequence[int]) -> dict[str, int]:
+    if all(map(le, sources, islice(sources, 1, None))):
+        return dict(zip(topics, sources, strict=True))
+    latest_us: dict[str, int] = {}
+    for topic, source_us in zip(topics, sources, strict=True):
+        if source_us >= latest_us.get(topic, source_us):
+            latest_us[topic] = source_us
+    return latest_us

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import shutil
-import sqlite3
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -14,7 +13,8 @@ from typing import NamedTuple, Self
 import aiosqlite
 
 from appliance.buffer.blocks import Block, NewBlock, Run, chained
-from appliance.buffer.chunks import decode, encode
+from appliance.buffer.chunks import decode
+from appliance.buffer.commit import BEGIN, Dropped, Transactions, steps
 from appliance.buffer.schema import StoreError, epoch_of, prepare
 from appliance.contract.envelope import Sealed, open_sealed
 from appliance.contract.reading import Reading, Stream
@@ -23,7 +23,6 @@ __all__ = ["Dropped", "Room", "Store", "StoreError", "StoredCursor"]
 
 log = logging.getLogger(__name__)
 
-CHUNK_ENTRIES_MAX = 1_000
 OPENED_BLOCKS_MAX = 4
 """Blocks kept opened, because a follower reads one in several batches."""
 _ROWS_A_FETCH = 16
@@ -34,14 +33,6 @@ class StoredCursor(NamedTuple):
 
     seq: int
     state: str
-
-
-class Dropped(NamedTuple):
-    """A range that leaves the file: whatever of it stands in blocks or chunks."""
-
-    stream: Stream
-    first: int
-    last: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +62,12 @@ class Store:
     async def open(cls, path: Path, plant: str) -> AsyncIterator[Self]:
         """Open the file, creating it when absent; raises `StoreError` when it belongs to another plant or version."""
         async with (
-            aiosqlite.connect(path, isolation_level=None) as writer,
+            aiosqlite.connect(path, isolation_level=None, factory=Transactions) as writer,
             aiosqlite.connect(path, isolation_level=None) as reader,
         ):
             for connection in (writer, reader):
                 await prepare(connection)
+            await writer.create_function("chained", 2, chained, deterministic=True)
             yield cls(writer, reader, path, plant, await epoch_of(writer, path, plant))
 
     async def last(self, stream: Stream) -> int:
@@ -123,27 +115,9 @@ class Store:
         A cursor moved with the state None keeps the state it has. Raises what `encode` raises for an entry that
         cannot be kept, and ValueError or OverflowError for a text or number that SQLite cannot hold.
         """
-        await self._writer.execute("BEGIN IMMEDIATE")
-        try:
-            for block in sealed:
-                await self._seal(block)
-            for stream, first, last in dropped:
-                for kind in ("block", "chunk"):
-                    sql = f"DELETE FROM {kind}_{stream.value} WHERE first BETWEEN ? AND ?"
-                    await self._writer.execute(sql, (first, last))
-            for stream, first, entries in appended:
-                await self._append(stream, first, entries)
-            await self._writer.executemany(
-                "INSERT INTO cursor VALUES(?1, ?2, ?3, coalesce(?4, '')) "
-                "ON CONFLICT DO UPDATE SET seq = ?3, state = coalesce(?4, state)",
-                moved,
-            )
-            await self._writer.execute("COMMIT")
-        except (sqlite3.Error, TypeError, ValueError, OverflowError):
-            # Not when cancelled: the commit may still be under way in its thread, and the file is being closed.
-            if self._writer.in_transaction:
-                await self._writer.execute("ROLLBACK")
-            raise
+        sizes: list[int] = []
+        await self._writer.executemany(BEGIN, steps(appended, moved, sealed, dropped, sizes))
+        self.appended_bytes += sum(sizes)
 
     async def read(self, stream: Stream, after: int, limit: int) -> Run:
         """Up to `limit` consecutive entries after the number `after`; they begin later when there is a gap."""
@@ -214,45 +188,6 @@ class Store:
         # A script, because it alone steps the statement to its end.
         await self._writer.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(PASSIVE);")
 
-    async def _append(self, stream: Stream, first: int, entries: Sequence[Reading]) -> None:
-        chunks = _chunks(first, entries)
-        await self._writer.executemany(f"INSERT INTO chunk_{stream.value} VALUES(?, ?, ?)", chunks)
-        self.appended_bytes += sum(len(body) for _, _, body in chunks)
-        last = first + len(entries) - 1
-        await self._writer.execute("UPDATE stream SET last = ? WHERE name = ?", (last, stream))
-
-    async def _seal(self, block: NewBlock) -> None:
-        sealed, table = block.sealed, f"block_{block.sealed.stream.value}"
-        async with self._writer.execute("SELECT digest FROM stream WHERE name = ?", (sealed.stream,)) as rows:
-            (previous,) = await rows.fetchone() or (b"",)
-        digest = chained(previous, sealed.body)
-        added = await self._writer.execute(
-            f"INSERT OR IGNORE INTO {table} VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                sealed.first,
-                sealed.count,
-                len(sealed.body),
-                sealed.crc32c,
-                block.from_us,
-                block.to_us,
-                previous,
-                digest,
-                sealed.body,
-            ),
-        )
-        if added.rowcount == 0:
-            return  # A commit that was thought to have failed had gone through.
-        if sealed.stream is Stream.READINGS:
-            await self._writer.executemany(
-                "INSERT INTO latest VALUES(?1, ?2) ON CONFLICT DO UPDATE SET source_us = max(source_us, ?2)",
-                block.latest_us.items(),
-            )
-        last = sealed.first + sealed.count - 1
-        await self._writer.execute("UPDATE stream SET digest = ? WHERE name = ?", (digest, sealed.stream))
-        await self._writer.execute(
-            f"DELETE FROM chunk_{sealed.stream.value} WHERE first BETWEEN ? AND ?", (sealed.first, last)
-        )
-
     async def _open(
         self, stream: Stream, first: int, count: int, crc: int | None, body: bytes
     ) -> Sequence[Reading] | None:
@@ -276,8 +211,3 @@ class Store:
             row = await rows.fetchone()
         assert row is not None, sql
         return int(row[0])
-
-
-def _chunks(first: int, entries: Sequence[Reading]) -> list[tuple[int, int, bytes]]:
-    parts = [(start, entries[start : start + CHUNK_ENTRIES_MAX]) for start in range(0, len(entries), CHUNK_ENTRIES_MAX)]
-    return [(first + start, len(part), encode(part)) for start, part in parts]

@@ -1,4 +1,4 @@
-"""Entries as typed columns in JSON: the one form in which the log keeps them and envelopes carry them.
+"""Entries as typed columns in JSON: how envelopes carried them before columns were packed, and the rare ones still do.
 
 A column whose values are all equal is written as that one value. Times are deltas: `source` and
 `arrival` to the entry before, `server` to the entry's own source time. Values stand in one list per type,

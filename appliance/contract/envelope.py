@@ -9,15 +9,25 @@ from typing import Any, Self
 import google_crc32c
 import zstandard
 
-from appliance.contract.columns import ColumnsError, dumps, from_columns, to_columns
+from appliance.contract.columns import dumps, from_columns, to_columns
+from appliance.contract.packed import pack, unpack
 from appliance.contract.reading import Reading, Stream, message_id
 
 SCHEMA = "plantward.envelope/1"
-CODEC = "json-columns+zstd"
 ENTRIES_MAX = 5_000
 BODY_BYTES_MAX = 200_000
 OPENED_BYTES_MAX = 64 * 1024 * 1024
 _LEVEL = 3
+_PACKED_MARK = b"\x02"
+"""How packed bodies begin; those of JSON begin like every zstd frame."""
+_BAD_BODY = (zstandard.ZstdError, ValueError, KeyError, TypeError, IndexError, OverflowError)
+
+
+class Codec(StrEnum):
+    """How a body is written. All are read; JSON is written when a time does not fit into 64 bits."""
+
+    PACKED = "packed-columns+zstd"
+    JSON = "json-columns+zstd"
 
 
 class Lane(StrEnum):
@@ -77,9 +87,14 @@ class Sealed:
             "first": self.first,
             "count": self.count,
             "lane": str(lane),
-            "codec": CODEC,
+            "codec": str(self.codec),
             "crc32c": self.crc32c,
         }
+
+    @property
+    def codec(self) -> Codec:
+        """The body says it by its first byte."""
+        return Codec.PACKED if self.body[:1] == _PACKED_MARK else Codec.JSON
 
     @property
     def partition_key(self) -> str:
@@ -91,8 +106,8 @@ class Sealed:
         plain = {_text(key): _text(value) for key, value in properties.items()}
         if plain.get("schema") != SCHEMA:
             raise EnvelopeError("unknown-schema", f"schema is {plain.get('schema')!r}, {SCHEMA!r} is known")
-        if plain.get("codec") != CODEC:
-            raise EnvelopeError("unknown-codec", f"codec is {plain.get('codec')!r}, {CODEC!r} is known")
+        if plain.get("codec") not in set(Codec):
+            raise EnvelopeError("unknown-codec", f"codec is {plain.get('codec')!r}, {' and '.join(Codec)} are known")
         try:
             return cls(
                 plant=str(plain["plant"]),
@@ -112,7 +127,10 @@ def seal(envelope: Envelope) -> Sealed:
     count = len(envelope.entries)
     assert 0 < count <= ENTRIES_MAX, f"an envelope holds 1 to {ENTRIES_MAX} entries, not {count}"
     head = {"plant": envelope.plant, "epoch": envelope.epoch, "stream": str(envelope.stream), "first": envelope.first}
-    body = zstandard.compress(dumps({**head, **to_columns(envelope.entries)}), _LEVEL)
+    try:
+        body = _PACKED_MARK + _compressed(pack(head, envelope.entries))
+    except OverflowError:
+        body = zstandard.compress(dumps({**head, **to_columns(envelope.entries)}), _LEVEL)
     crc = google_crc32c.value(body)
     return Sealed(envelope.plant, envelope.epoch, envelope.stream, envelope.first, count, crc, body)
 
@@ -122,17 +140,31 @@ def open_sealed(sealed: Sealed) -> Envelope:
     if google_crc32c.value(sealed.body) != sealed.crc32c:
         raise EnvelopeError("bad-checksum", f"CRC-32C of {len(sealed.body)} bytes is not {sealed.crc32c}")
     try:
-        text = zstandard.ZstdDecompressor().decompress(sealed.body, max_output_size=OPENED_BYTES_MAX)
-        columns = json.loads(text)
-        head = (columns["plant"], columns["epoch"], columns["stream"], columns["first"], columns["count"])
-        if head != (sealed.plant, sealed.epoch, sealed.stream, sealed.first, sealed.count):
-            raise EnvelopeError("bad-properties", f"the body says {head}, the properties say otherwise")
-        entries = from_columns(columns)
-    except (zstandard.ZstdError, ColumnsError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, EnvelopeError):
-            raise
+        head, entries = _opened(sealed)
+    except _BAD_BODY as error:
         raise EnvelopeError("bad-body", repr(error)) from error
+    says = tuple(map(head.get, ("plant", "epoch", "stream", "first", "count")))
+    if says != (sealed.plant, sealed.epoch, sealed.stream, sealed.first, sealed.count):
+        raise EnvelopeError("bad-properties", f"the body says {says}, the properties say otherwise")
     return Envelope(sealed.plant, sealed.epoch, sealed.stream, sealed.first, tuple(entries))
+
+
+def _compressed(parts: Sequence[bytes]) -> bytes:
+    """One zstd frame in which each part is coded for itself: noise does not spoil what is even."""
+    compressor = zstandard.ZstdCompressor(level=_LEVEL).compressobj(size=sum(map(len, parts)))
+    coded = [compressor.compress(part) + compressor.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK) for part in parts]
+    return b"".join((*coded, compressor.flush()))
+
+
+def _opened(sealed: Sealed) -> tuple[dict[str, Any], list[Reading]]:
+    frame = sealed.body.removeprefix(_PACKED_MARK)
+    if zstandard.frame_content_size(frame) > OPENED_BYTES_MAX:
+        raise ValueError(f"the body would open to more than {OPENED_BYTES_MAX} bytes")
+    data = zstandard.ZstdDecompressor().decompress(frame, max_output_size=OPENED_BYTES_MAX)
+    if sealed.codec is Codec.PACKED:
+        return unpack(data)
+    columns = json.loads(data)
+    return columns, from_columns(columns)
 
 
 def envelopes(plant: str, epoch: int, stream: Stream, first: int, entries: Sequence[Reading]) -> list[Sealed]:

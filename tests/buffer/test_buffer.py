@@ -137,7 +137,7 @@ async def test_a_full_disk_makes_producers_wait_and_loses_nothing(
         async with writer.execute("PRAGMA page_count") as rows:
             (pages,) = await rows.fetchone() or (0,)
         await writer.execute(f"PRAGMA max_page_count={pages}")
-        text = "x" * 50_000
+        text = random.Random(3).randbytes(25_000).hex()
         waiting = group.create_task(buffer.append([reading(1)._replace(value=text)]))
         await _until(lambda: "cannot write" in caplog.text)
         assert not waiting.done()

@@ -1,15 +1,21 @@
 """Envelopes: what is sealed opens as exactly the same entries, or not at all."""
 
+import contextlib
 import math
+import random
 import struct
 from dataclasses import replace
 
+import google_crc32c
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from appliance.contract.columns import dumps, to_columns
 from appliance.contract.envelope import (
     BODY_BYTES_MAX,
+    Codec,
     Envelope,
     EnvelopeError,
     Lane,
@@ -148,3 +154,72 @@ def test_an_integer_beyond_64_bits_is_kept_as_text() -> None:
     assert storable(INT64_MAX) == INT64_MAX
     with pytest.raises(TypeError, match="storable"):
         seal(replace(an_envelope(1), entries=(an_envelope(1).entries[0]._replace(value=2**64),)))
+
+
+def as_json(envelope: Envelope) -> Sealed:
+    """The envelope as it was written before columns were packed."""
+    head = {"plant": envelope.plant, "epoch": envelope.epoch, "stream": str(envelope.stream), "first": envelope.first}
+    body = zstandard.compress(dumps({**head, **to_columns(envelope.entries)}), 3)
+    return replace(seal(envelope), body=body, crc32c=google_crc32c.value(body))
+
+
+@given(st.lists(readings, min_size=1, max_size=40))
+def test_envelopes_of_the_older_codec_stay_readable(entries: list[Reading]) -> None:
+    """A log or lake of before opens like a new one, and says its codec by itself."""
+    sealed = as_json(Envelope("northfield", 7, Stream.EVENTS, 9, tuple(entries)))
+    assert sealed.properties(Lane.LIVE)["codec"] == "json-columns+zstd"
+    opened = open_sealed(Sealed.from_wire(sealed.properties(Lane.LIVE), sealed.body))
+    assert exact(opened.entries) == exact(tuple(entries))
+
+
+def test_a_time_beyond_64_bits_is_written_in_the_older_codec() -> None:
+    """A clock gone mad costs compression, not the entry."""
+    entry = Reading(TOPIC, 1.5, 192, 2**70, -(2**70), 7, "opcua:plant")
+    sealed = seal(replace(an_envelope(1), entries=(entry,)))
+    assert sealed.codec is Codec.JSON
+    assert open_sealed(sealed).entries == (entry,)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_body_sealed_by_someone_else_opens_or_is_refused(seed: int) -> None:
+    """Any change behind a checksum that fits gives entries or an `EnvelopeError`, never another error."""
+    chance = random.Random(seed)
+    sealed = seal(Envelope("northfield", 1, Stream.READINGS, 1, tuple(of_many_kinds(chance, 60))))
+    data = zstandard.decompress(sealed.body[1:])
+    for _ in range(100):
+        changed = bytearray(data)
+        for _ in range(chance.randint(1, 3)):
+            changed[chance.randrange(len(data))] = chance.choice(b"0127,[]{}-\x00\xff" + chance.randbytes(1))
+        del changed[chance.choice([len(data), chance.randrange(len(data))]) :]
+        body = sealed.body[:1] + zstandard.compress(bytes(changed))
+        with contextlib.suppress(EnvelopeError):
+            open_sealed(replace(sealed, body=body, crc32c=google_crc32c.value(body)))
+
+
+def of_many_kinds(chance: random.Random, count: int) -> list[Reading]:
+    """Entries of 7 topics, each with a kind of value of its own, with times that wander."""
+    kinds = [
+        lambda: chance.gauss(20, 1),
+        lambda: struct.unpack("f", struct.pack("f", chance.gauss(5e3, 1)))[0],
+        lambda: round(chance.gauss(20, 1), 3),
+        lambda: chance.choice([0.0, -0.0, math.inf, 1e300, 5e-324]),
+        lambda: chance.randint(-3, 2**40),
+        lambda: chance.random() < 0.5,
+        lambda: chance.choice([None, "a\0", "ü"]),
+    ]
+    at = [1_790_000_000_000_000 + i * 1_000_000 + chance.randrange(900) for i in range(count)]
+    return [
+        Reading(f"{TOPIC}{i % 7}", kinds[i % 7](), 192, at[i], at[i] + i % 2, at[i] + 40_000, "opcua:plant")
+        for i in range(count)
+    ]
+
+
+def test_each_kind_of_float_takes_the_bits_it_has() -> None:
+    """Decimals, and doubles that were floats of 32 bits, are smaller than doubles of full precision; all are exact."""
+    sizes = []
+    for kind in (2, 1, 0):
+        entries = [entry for entry in of_many_kinds(random.Random(5), 14_000) if entry.topic == f"{TOPIC}{kind}"]
+        sealed = seal(Envelope("northfield", 1, Stream.READINGS, 1, tuple(entries)))
+        assert exact(open_sealed(sealed).entries) == exact(tuple(entries))
+        sizes.append(len(sealed.body))
+    assert sizes[0] < sizes[1] < sizes[2] / 1.5
