@@ -63,6 +63,11 @@ class Gap:
         return cls(**{**body, **fixed})
 
 
+def own_equipment(root: str, plant: str) -> str:
+    """The log's own place in the namespace: where its gaps and alarms are said."""
+    return f"{root}/{plant}/plantward/buffer/retention/appliance"
+
+
 def gap_topic(root: str, plant: str) -> str:
-    """Where a plant's gaps are said: a place of the appliance itself in the namespace."""
-    return f"{root}/{plant}/plantward/buffer/retention/appliance/{GAP_TAG}"
+    """Where a plant's gaps are said."""
+    return f"{own_equipment(root, plant)}/{GAP_TAG}"

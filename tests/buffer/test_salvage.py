@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from appliance.buffer.buffer import Buffer
-from appliance.buffer.salvage import Report, pieces, renew
+from appliance.buffer.renewal import renew
+from appliance.buffer.salvage import Report, pieces
 from appliance.cli import app
 from appliance.contract.gap import GAP_ORIGIN, Gap, GapReason
 from appliance.contract.reading import Reading, Stream
