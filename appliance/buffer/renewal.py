@@ -1,13 +1,16 @@
 """Renewal: a damaged file is set aside, and a new log of a new epoch is made of what can be read."""
 
 import sqlite3
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 from appliance.buffer.damage import damage_alarm, renewed
+from appliance.buffer.renumbering import Renumbering, Stood
 from appliance.buffer.salvage import Report, cursors, pieces
 from appliance.buffer.schema import StoreError
+from appliance.buffer.spans import joined, without
 from appliance.buffer.store import Store
 from appliance.contract.gap import Gap, GapReason, gap_topic
 from appliance.contract.reading import Stream
@@ -15,8 +18,6 @@ from appliance.supervisor import now_us
 
 WHOLE_CHECK_BYTES_MAX = 256_000_000
 """Files up to this size are checked page by page at each start; larger ones when they are asked for."""
-SENDER = "bridge"
-"""How the names of the cursors begin that send the log on: what they had taken stands in the lake, in the old epoch."""
 _SIDE_FILES = ("", "-wal", "-shm")
 
 
@@ -68,10 +69,6 @@ def finish(path: Path) -> None:
         _unfinished(path).rename(path)
 
 
-def _sends(cursor: str) -> bool:
-    return cursor.startswith(SENDER)
-
-
 def _remove(path: Path) -> None:
     for side in _SIDE_FILES:
         Path(f"{path}{side}").unlink(missing_ok=True)
@@ -82,38 +79,40 @@ def _unfinished(path: Path) -> Path:
 
 
 async def _salvage(old: Path, new: Path, plant: str, root: str, aside: str) -> Report:
-    """Write what the old file still has into the new one: entries, cursors at the same entries, gaps.
+    """Write what the old file still has into the new one: entries, cursors at the same entries, gaps, the alarm.
 
-    What a follower had taken it will not get again; what is lost is written as gaps of the old epoch.
+    What a follower had taken it will not get again; gaps explain each number of the old epoch that was not sent.
     """
-    report = Report()
-    stood = cursors(old)
-    taken = {(name, stream): 0 for name, stream, _, _ in stood}
-    nexts = dict.fromkeys(Stream, 1)
+    report, moved, nexts = Report(), Renumbering(), dict.fromkeys(Stream, 1)
     async with Store.open(new, plant) as store:
         for piece in pieces(old, report):
             if report.plant not in ("", plant):
                 raise StoreError(f"buffer {old}: is damaged, and belongs to plant {report.plant!r}; move it away")
             await store.write([(piece.stream, nexts[piece.stream], piece.entries)])
-            for name, stream, seq, _ in stood:
-                if stream is piece.stream:
-                    taken[name, stream] += min(len(piece.entries), max(0, seq - piece.first + 1))
+            moved.add(piece.stream, piece.first, len(piece.entries), nexts[piece.stream])
             nexts[piece.stream] += len(piece.entries)
-        lost = [
-            Gap(report.epoch, stream, first, last, last - first + 1, 0, GapReason.DAMAGED, (), 0, 0, 0)
-            for stream in Stream
-            for first, last in report.missing(stream)
-        ]
-        carried = [
-            Gap(store.epoch, stream, 1, last, last, 0, GapReason.CARRIED, (), 0, 0, 0)
-            for stream in Stream
-            if (last := max((seq for (name, its), seq in taken.items() if its is stream and _sends(name)), default=0))
-        ]
+        stood = [Stood(*row, epoch=report.epoch) for row in cursors(old)]
+        for each in stood:  # The head of the file may be what is damaged.
+            report.last[each.stream] = max(report.last[each.stream], each.seq)
         topic, at_us = gap_topic(root, plant), now_us()
-        gaps = [gap.entry(topic, at_us) for gap in (*lost, *carried)]
+        gaps = [gap.entry(topic, at_us) for gap in _gaps(report, store.epoch, moved, stood)]
         alarm = damage_alarm(root, plant, *renewed(report, aside), at_us)
         await store.write(
             [(Stream.EVENTS, nexts[Stream.EVENTS], [*gaps, alarm])],
-            [(name, stream, taken[name, stream], state) for name, stream, _, state in stood],
+            [each.carried(moved, store.epoch) for each in stood],
         )
     return report
+
+
+def _gaps(report: Report, epoch: int, moved: Renumbering, stood: Sequence[Stood]) -> Iterator[Gap]:
+    """What is lost, what has got new numbers, and what stands in the lake under its old ones."""
+    for stream in Stream:
+        sent = joined(span for each in stood if each.is_sender and each.stream is stream for span in each.taken)
+        said = (
+            (report.epoch, GapReason.DAMAGED, report.missing(stream)),
+            (report.epoch, GapReason.RENUMBERED, without(moved.old(stream), sent)),
+            (epoch, GapReason.CARRIED, moved.new(stream, sent)),
+        )
+        for its_epoch, reason, spans in said:
+            for first, last in spans:
+                yield Gap(its_epoch, stream, first, last, last - first + 1, 0, reason, (), 0, 0, 0)

@@ -25,6 +25,8 @@ class GapReason(StrEnum):
     """The file was damaged there."""
     CARRIED = "carried"
     """Nothing is lost: the range stands in the epoch before, whose followers had already taken it."""
+    RENUMBERED = "renumbered"
+    """Nothing is lost: the range was not sent yet, and goes on under numbers of the next epoch."""
 
 
 @dataclass(frozen=True, slots=True)
