@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from appliance.buffer.buffer import Buffer
-from appliance.buffer.salvage import Report, pieces, renew
+from appliance.buffer.renewal import renew
+from appliance.buffer.salvage import Report, pieces
 from appliance.buffer.schema import StoreError
 from appliance.contract.reading import Reading, Stream, message_id
 from appliance.folder import FolderError, owned

@@ -13,8 +13,8 @@ from typing import NamedTuple, Self
 
 from appliance.buffer.blocks import NewBlock, Run
 from appliance.buffer.keeper import Keeper
+from appliance.buffer.renewal import finish, is_damaged, renew
 from appliance.buffer.retention import Bounds, Policy
-from appliance.buffer.salvage import finish, is_damaged, renew
 from appliance.buffer.store import Dropped, Store
 from appliance.contract.envelope import Sealed
 from appliance.contract.gap import GapReason
@@ -326,7 +326,7 @@ class Buffer:
 
 async def _replaced(path: Path, plant: str, root: str, reason: str) -> None:
     log.error("buffer: the file is damaged (%s); what can be read goes to a new epoch", reason)
-    report, aside = await renew(path, plant, root)
+    report, aside = await renew(path, plant, root, reason)
     log.error(
         "buffer: the damaged file is kept as %s; %d readings and %d events are carried over; not there: %s",
         aside.name,

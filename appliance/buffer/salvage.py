@@ -1,27 +1,17 @@
-"""Salvage: what can still be read of a Buffer's file, be it whole, copied or damaged; and a new file made of it."""
+"""Salvage: what can still be read of a Buffer's file, be it whole, copied or damaged."""
 
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from appliance.buffer.blocks import chained
 from appliance.buffer.chunks import decode
-from appliance.buffer.schema import StoreError
-from appliance.buffer.store import Store
 from appliance.contract.envelope import Sealed, open_sealed
-from appliance.contract.gap import GAP_ORIGIN, Gap, GapReason, gap_topic
+from appliance.contract.gap import GAP_ORIGIN, Gap
 from appliance.contract.reading import Reading, Stream
-from appliance.supervisor import now_us
-
-WHOLE_CHECK_BYTES_MAX = 256_000_000
-"""Files up to this size are checked page by page at each start; larger ones when they are asked for."""
-SENDER = "bridge"
-"""How the names of the cursors begin that send the log on: what they had taken stands in the lake, in the old epoch."""
-_SIDE_FILES = ("", "-wal", "-shm")
 
 
 class Piece(NamedTuple):
@@ -61,35 +51,6 @@ class Report:
         return missing
 
 
-def is_damaged(path: Path) -> str:
-    """Why the file cannot be used as a log, in a few words; empty when it can, or is not there."""
-    if not path.exists() or path.stat().st_size == 0:
-        return ""
-    try:
-        with closing(sqlite3.connect(path)) as db:
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if version and path.stat().st_size <= WHOLE_CHECK_BYTES_MAX:
-                (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
-                return "" if found == "ok" else str(found)
-    except sqlite3.OperationalError:
-        return ""  # Locked, or no permission: opening it says so.
-    except sqlite3.DatabaseError as error:
-        return str(error)
-    return ""
-
-
-def set_aside(path: Path) -> Path:
-    """Rename the file and its companions, with the time; gives the new name."""
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
-    aside = path.with_name(f"{path.stem}.damaged-{stamp}{path.suffix}")
-    for side in _SIDE_FILES:
-        source = Path(f"{path}{side}")
-        if source.exists():
-            source.rename(f"{aside}{side}")
-    return aside
-
-
 def pieces(path: Path, report: Report) -> Iterator[Piece]:
     """All that can be read, stream by stream in order; the report fills as they come."""
     with closing(sqlite3.connect(path)) as db:
@@ -113,75 +74,6 @@ def cursors(path: Path) -> list[tuple[str, Stream, int, str]]:
             return [(name, Stream(stream), seq, state) for name, stream, seq, state in found]
     except (sqlite3.DatabaseError, ValueError):
         return []
-
-
-async def renew(path: Path, plant: str, root: str) -> tuple[Report, Path]:
-    """Put a new log of a new epoch in the place of this one; gives what was found, and where the old one is kept.
-
-    The new one is whole before it takes the place, so a kill at any instant costs nothing: `finish` ends the rest.
-    """
-    new = _unfinished(path)
-    _remove(new)
-    report = await _salvage(path, new, plant, root)
-    aside = set_aside(path)
-    new.rename(path)
-    return report, aside
-
-
-def finish(path: Path) -> None:
-    """End a renewal that was killed between its last two steps."""
-    if not path.exists() and _unfinished(path).exists():
-        _unfinished(path).rename(path)
-
-
-def _sends(cursor: str) -> bool:
-    return cursor.startswith(SENDER)
-
-
-def _remove(path: Path) -> None:
-    for side in _SIDE_FILES:
-        Path(f"{path}{side}").unlink(missing_ok=True)
-
-
-def _unfinished(path: Path) -> Path:
-    return path.with_name(f"{path.stem}.salvaged{path.suffix}")
-
-
-async def _salvage(old: Path, new: Path, plant: str, root: str) -> Report:
-    """Write what the old file still has into the new one: entries, cursors at the same entries, gaps.
-
-    What a follower had taken it will not get again; what is lost is written as gaps of the old epoch.
-    """
-    report = Report()
-    stood = cursors(old)
-    taken = {(name, stream): 0 for name, stream, _, _ in stood}
-    nexts = dict.fromkeys(Stream, 1)
-    async with Store.open(new, plant) as store:
-        for piece in pieces(old, report):
-            if report.plant not in ("", plant):
-                raise StoreError(f"buffer {old}: is damaged, and belongs to plant {report.plant!r}; move it away")
-            await store.write([(piece.stream, nexts[piece.stream], piece.entries)])
-            for name, stream, seq, _ in stood:
-                if stream is piece.stream:
-                    taken[name, stream] += min(len(piece.entries), max(0, seq - piece.first + 1))
-            nexts[piece.stream] += len(piece.entries)
-        lost = [
-            Gap(report.epoch, stream, first, last, last - first + 1, 0, GapReason.DAMAGED, (), 0, 0, 0)
-            for stream in Stream
-            for first, last in report.missing(stream)
-        ]
-        carried = [
-            Gap(store.epoch, stream, 1, last, last, 0, GapReason.CARRIED, (), 0, 0, 0)
-            for stream in Stream
-            if (last := max((seq for (name, its), seq in taken.items() if its is stream and _sends(name)), default=0))
-        ]
-        topic, at_us = gap_topic(root, plant), now_us()
-        gaps = [gap.entry(topic, at_us) for gap in (*lost, *carried)]
-        await store.write(
-            [(Stream.EVENTS, nexts[Stream.EVENTS], gaps)] if gaps else [],
-            [(name, stream, taken[name, stream], state) for name, stream, _, state in stood],
-        )
-    return report
 
 
 def _stream_pieces(db: sqlite3.Connection, stream: Stream, report: Report) -> Iterator[Piece]:

@@ -25,6 +25,8 @@ class GapReason(StrEnum):
     """The file was damaged there."""
     CARRIED = "carried"
     """Nothing is lost: the range stands in the epoch before, whose followers had already taken it."""
+    RENUMBERED = "renumbered"
+    """Nothing is lost: the range was not sent yet, and goes on under numbers of the next epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,11 @@ class Gap:
         return cls(**{**body, **fixed})
 
 
+def own_equipment(root: str, plant: str) -> str:
+    """The log's own place in the namespace: where its gaps and alarms are said."""
+    return f"{root}/{plant}/plantward/buffer/retention/appliance"
+
+
 def gap_topic(root: str, plant: str) -> str:
-    """Where a plant's gaps are said: a place of the appliance itself in the namespace."""
-    return f"{root}/{plant}/plantward/buffer/retention/appliance/{GAP_TAG}"
+    """Where a plant's gaps are said."""
+    return f"{own_equipment(root, plant)}/{GAP_TAG}"

@@ -9,9 +9,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from appliance.bridge.progress import Plan, Progress, Range
 from appliance.buffer.buffer import Buffer
-from appliance.buffer.salvage import Report, pieces, renew
+from appliance.buffer.renewal import renew
+from appliance.buffer.salvage import Report, pieces
+from appliance.buffer.spans import common, joined, without
 from appliance.cli import app
+from appliance.contract.envelope import Lane
 from appliance.contract.gap import GAP_ORIGIN, Gap, GapReason
 from appliance.contract.reading import Reading, Stream
 
@@ -85,12 +89,65 @@ async def test_followers_go_on_where_they_stood(tmp_path: Path) -> None:
         cursor = await buffer.cursor("bridge")
         assert (cursor.seq, cursor.state) == (7_000, "state")
         assert (await cursor.batch(1)).entries == (reading(12_001),)
-        found = [(gap.epoch, gap.reason, gap.first, gap.last) for gap in await gaps(buffer)]
+        found = [
+            (gap.epoch, gap.reason, gap.first, gap.last)
+            for gap in await gaps(buffer)
+            if gap.stream is Stream.READINGS and gap.reason is not GapReason.RENUMBERED
+        ]
         assert found == [
             (epoch, GapReason.DAMAGED, 5_001, 10_000),
             (epoch, GapReason.DAMAGED, 15_001, 20_000),
             (buffer.epoch, GapReason.CARRIED, 1, 7_000),
         ]
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_each_number_of_the_old_epoch_is_explained(tmp_path: Path, seed: int) -> None:
+    """Sent, damaged or renumbered; and the bridge goes on with what it had not sent, each entry once."""
+    path, chance, count = tmp_path / "buffer.db", random.Random(seed), 20_300
+    epoch = await filled(path, count)
+    cuts = sorted(chance.sample(range(1, count), 9))
+    progress = Progress(cuts[0], [Range(cuts[i], cuts[i + 1]) for i in (1, 3, 5)])
+    progress.plan(Plan(cuts[7], cuts[7] + 9, Lane.LIVE))
+    with sqlite3.connect(path) as db:
+        state = progress.to_state(epoch)
+        db.execute("UPDATE cursor SET seq = ?, state = ? WHERE name = 'bridge'", (progress.floor, state))
+        for first in chance.sample((1, 5_001, 10_001, 15_001), 2):
+            db.execute("UPDATE block_readings SET body = x'00' WHERE first = ?", (first,))
+        db.execute("DELETE FROM chunk_readings WHERE first = 20001" if seed % 2 else "SELECT 1")
+    await renew(path, "northfield", "acme")
+    sent = set(range(1, cuts[0] + 1)).union(*(range(first, last + 1) for first, last in progress.ahead))
+    async with Buffer.open(path, "northfield") as buffer:
+        explained: dict[tuple[int, GapReason], set[int]] = {}
+        for gap in await gaps(buffer):
+            if gap.stream is Stream.READINGS:
+                explained.setdefault((gap.epoch, gap.reason), set()).update(range(gap.first, gap.last + 1))
+        damaged, renumbered = explained[epoch, GapReason.DAMAGED], explained[epoch, GapReason.RENUMBERED]
+        assert sent | damaged | renumbered == set(range(1, count + 1))
+        assert not renumbered & (sent | damaged)
+        old_of = dict(enumerate(await values(buffer), 1))  # The source time of an entry is its first number.
+        cursor = await buffer.cursor("bridge")
+        left = Progress.from_state(cursor.seq, cursor.state, buffer.epoch)
+        done = set(range(1, left.floor + 1)).union(*(range(first, last + 1) for first, last in left.ahead))
+        assert left.planned == []
+        assert explained.get((buffer.epoch, GapReason.CARRIED), set()) == done
+        assert {old for new, old in old_of.items() if new not in done} == renumbered
+        assert {old_of[new] for new in done} == sent - damaged
+
+
+def test_arithmetic_with_ranges_is_that_of_sets() -> None:
+    """Random ranges, joined, common and without, against Python's sets."""
+    chance = random.Random(5)
+    for _ in range(500):
+        some, others = ([(a, a + chance.randrange(-2, 6)) for a in chance.sample(range(40), 5)] for _ in range(2))
+        a, b = (joined(spans) for spans in (some, others))
+        members = [{n for first, last in spans for n in range(first, last + 1)} for spans in (some, others)]
+        for found, wanted in (
+            (a, members[0]),
+            (common(a, b), members[0] & members[1]),
+            (without(a, b), members[0] - members[1]),
+        ):
+            assert [n for first, last in found for n in range(first, last + 1)] == sorted(wanted)
 
 
 async def test_what_is_no_database_at_all_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

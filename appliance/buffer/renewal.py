@@ -1,0 +1,118 @@
+"""Renewal: a damaged file is set aside, and a new log of a new epoch is made of what can be read."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+from appliance.buffer.damage import damage_alarm, renewed
+from appliance.buffer.renumbering import Renumbering, Stood
+from appliance.buffer.salvage import Report, cursors, pieces
+from appliance.buffer.schema import StoreError
+from appliance.buffer.spans import joined, without
+from appliance.buffer.store import Store
+from appliance.contract.gap import Gap, GapReason, gap_topic
+from appliance.contract.reading import Stream
+from appliance.supervisor import now_us
+
+WHOLE_CHECK_BYTES_MAX = 256_000_000
+"""Files up to this size are checked page by page at each start; larger ones when they are asked for."""
+_SIDE_FILES = ("", "-wal", "-shm")
+
+
+def is_damaged(path: Path) -> str:
+    """Why the file cannot be used as a log, in a few words; empty when it can, or is not there."""
+    if not path.exists() or path.stat().st_size == 0:
+        return ""
+    try:
+        with closing(sqlite3.connect(path)) as db:
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            if version and path.stat().st_size <= WHOLE_CHECK_BYTES_MAX:
+                (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
+                return "" if found == "ok" else str(found)
+    except sqlite3.OperationalError:
+        return ""  # Locked, or no permission: opening it says so.
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    return ""
+
+
+def set_aside(path: Path, aside: Path) -> None:
+    """Rename the file and its companions."""
+    for side in _SIDE_FILES:
+        source = Path(f"{path}{side}")
+        if source.exists():
+            source.rename(f"{aside}{side}")
+
+
+async def renew(path: Path, plant: str, root: str, reason: str = "") -> tuple[Report, Path]:
+    """Put a new log of a new epoch in the place of this one; gives what was found, and where the old one is kept.
+
+    The new one holds an alarm that says so with the reason, and is whole before it takes the place, so
+    a kill at any instant costs nothing: `finish` ends the rest.
+    """
+    new = _unfinished(path)
+    _remove(new)
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
+    aside = path.with_name(f"{path.stem}.damaged-{stamp}{path.suffix}")
+    report = await _salvage(path, new, plant, root, f"{aside.name} ({reason})" if reason else aside.name)
+    set_aside(path, aside)
+    new.rename(path)
+    return report, aside
+
+
+def finish(path: Path) -> None:
+    """End a renewal that was killed between its last two steps."""
+    if not path.exists() and _unfinished(path).exists():
+        _unfinished(path).rename(path)
+
+
+def _remove(path: Path) -> None:
+    for side in _SIDE_FILES:
+        Path(f"{path}{side}").unlink(missing_ok=True)
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.salvaged{path.suffix}")
+
+
+async def _salvage(old: Path, new: Path, plant: str, root: str, aside: str) -> Report:
+    """Write what the old file still has into the new one: entries, cursors at the same entries, gaps, the alarm.
+
+    What a follower had taken it will not get again; gaps explain each number of the old epoch that was not sent.
+    """
+    report, moved, nexts = Report(), Renumbering(), dict.fromkeys(Stream, 1)
+    async with Store.open(new, plant) as store:
+        for piece in pieces(old, report):
+            if report.plant not in ("", plant):
+                raise StoreError(f"buffer {old}: is damaged, and belongs to plant {report.plant!r}; move it away")
+            await store.write([(piece.stream, nexts[piece.stream], piece.entries)])
+            moved.add(piece.stream, piece.first, len(piece.entries), nexts[piece.stream])
+            nexts[piece.stream] += len(piece.entries)
+        stood = [Stood(*row, epoch=report.epoch) for row in cursors(old)]
+        for each in stood:  # The head of the file may be what is damaged.
+            report.last[each.stream] = max(report.last[each.stream], each.seq)
+        topic, at_us = gap_topic(root, plant), now_us()
+        gaps = [gap.entry(topic, at_us) for gap in _gaps(report, store.epoch, moved, stood)]
+        alarm = damage_alarm(root, plant, *renewed(report, aside), at_us)
+        await store.write(
+            [(Stream.EVENTS, nexts[Stream.EVENTS], [*gaps, alarm])],
+            [each.carried(moved, store.epoch) for each in stood],
+        )
+    return report
+
+
+def _gaps(report: Report, epoch: int, moved: Renumbering, stood: Sequence[Stood]) -> Iterator[Gap]:
+    """What is lost, what has got new numbers, and what stands in the lake under its old ones."""
+    for stream in Stream:
+        sent = joined(span for each in stood if each.is_sender and each.stream is stream for span in each.taken)
+        said = (
+            (report.epoch, GapReason.DAMAGED, report.missing(stream)),
+            (report.epoch, GapReason.RENUMBERED, without(moved.old(stream), sent)),
+            (epoch, GapReason.CARRIED, moved.new(stream, sent)),
+        )
+        for its_epoch, reason, spans in said:
+            for first, last in spans:
+                yield Gap(its_epoch, stream, first, last, last - first + 1, 0, reason, (), 0, 0, 0)
