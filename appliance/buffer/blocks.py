@@ -8,7 +8,7 @@ from operator import le
 from typing import NamedTuple, Self
 
 from appliance.contract.envelope import Sealed, envelopes
-from appliance.contract.reading import Reading, Stream, columns_of
+from appliance.contract.reading import Reading, Stream
 
 
 class NewBlock(NamedTuple):
@@ -57,12 +57,14 @@ def new_blocks(plant: str, epoch: int, stream: Stream, first: int, entries: Sequ
     blocks = []
     for sealed in envelopes(plant, epoch, stream, first, entries):
         held = entries[sealed.first - first : sealed.first - first + sealed.count]
-        topics, _, _, sources, _, arrivals, _ = columns_of(held)
-        blocks.append(NewBlock(sealed, min(arrivals), max(arrivals), _latest_us(topics, sources)))
+        arrivals = [entry.arrival_us for entry in held]
+        blocks.append(NewBlock(sealed, min(arrivals), max(arrivals), _latest_us(held)))
     return blocks
 
 
-def _latest_us(topics: Sequence[str], sources: Sequence[int]) -> dict[str, int]:
+def _latest_us(entries: Sequence[Reading]) -> dict[str, int]:
+    sources = [entry.source_us for entry in entries]
+    topics = (entry.topic for entry in entries)
     if all(map(le, sources, islice(sources, 1, None))):
         return dict(zip(topics, sources, strict=True))
     latest_us: dict[str, int] = {}

@@ -1,12 +1,13 @@
 """A commit of the log: what it does as statements, and a connection that runs all of them in one call."""
 
+import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from appliance.buffer.blocks import NewBlock
 from appliance.buffer.chunks import encode
-from appliance.contract.reading import Reading, Stream
+from appliance.contract.reading import INT64_MAX, INT64_MIN, Reading, Stream
 
 CHUNK_ENTRIES_MAX = 1_000
 BEGIN: Final = "BEGIN IMMEDIATE"
@@ -14,6 +15,11 @@ BEGIN: Final = "BEGIN IMMEDIATE"
 Step: TypeAlias = tuple[str, Iterable[Sequence[Any]]]
 """A statement, and the rows of parameters that it is run with."""
 _MOVE = "INSERT INTO cursor VALUES(?1, ?2, ?3, coalesce(?4, ''))"
+
+_LATEST = (
+    "INSERT INTO latest SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?) WHERE true "
+    "ON CONFLICT DO UPDATE SET source_us = max(source_us, excluded.source_us)"
+)
 
 
 class Dropped(NamedTuple):
@@ -79,6 +85,5 @@ def _seal(block: NewBlock) -> Iterator[Step]:
     update = f"UPDATE stream SET digest = (SELECT digest FROM {table} WHERE first = ?) WHERE name = ?"
     yield update, [(sealed.first, stream)]
     if stream is Stream.READINGS:
-        newest = "INSERT INTO latest VALUES(?1, ?2) ON CONFLICT DO UPDATE SET source_us = max(source_us, ?2)"
-        yield newest, block.latest_us.items()
+        yield _LATEST, [(json.dumps([each for each in block.latest_us.items() if INT64_MIN <= each[1] <= INT64_MAX]),)]
     yield f"DELETE FROM chunk_{stream.value} WHERE first BETWEEN ? AND ?", [(sealed.first, last)]

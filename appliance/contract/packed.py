@@ -11,9 +11,10 @@ the bits of IEEE doubles or, where `decimals` says so for the topic, as integers
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
-from itertools import compress
+from itertools import compress, count
 from typing import Any
 
 import numpy as np
@@ -68,15 +69,15 @@ def unpack(data: bytes) -> tuple[dict[str, Any], list[Reading]]:
     """
     begin = _HEAD_BYTES + int.from_bytes(data[:_HEAD_BYTES], "little")
     header = json.loads(data[_HEAD_BYTES:begin])
-    reader, count = Reader(data, begin), header["count"]
-    texts = _read_topics(reader, header, count)
-    numbers = reader.column(header["topic"], count)
+    reader, entries = Reader(data, begin), header["count"]
+    texts = _read_topics(reader, header, entries)
+    numbers = reader.column(header["topic"], entries)
     topics = _looked_up(texts, numbers)
     groups = Groups.of(numbers)
     origin_texts, origin_of = header["origin"]
-    origins = _looked_up(origin_texts, reader.column(origin_of, count, groups))
+    origins = _looked_up(origin_texts, reader.column(origin_of, entries, groups))
     qualities, source_us, lags, arrivals = (
-        reader.column(header[name], count, groups) for name in ("quality", "source", "server", "arrival")
+        reader.column(header[name], entries, groups) for name in ("quality", "source", "server", "arrival")
     )
     sources = source_us.tolist()
     servers = (source_us + lags).tolist() if lags.any() else sources
@@ -86,10 +87,10 @@ def unpack(data: bytes) -> tuple[dict[str, Any], list[Reading]]:
     return header, list(map(_make, zip(*columns, strict=True)))
 
 
-def _read_topics(reader: Reader, header: dict[str, Any], count: int) -> list[str]:
+def _read_topics(reader: Reader, header: dict[str, Any], entries: int) -> list[str]:
     topics = header["topics"]
-    if not 0 < topics <= count <= COUNT_MAX:
-        raise ValueError(f"{topics} topics in {count} entries are too few or too many")
+    if not 0 < topics <= entries <= COUNT_MAX:
+        raise ValueError(f"{topics} topics in {entries} entries are too few or too many")
     places, names = (
         _looked_up(texts, reader.column(spec, topics)) for texts, spec in (header["place"], header["name"])
     )
@@ -100,7 +101,7 @@ def _write_values(writer: Writer, values: Sequence[Value], numbers: Ints, groups
     types = set(map(type, values))
     if unknown := types - _KINDS.keys():
         raise TypeError(f"a value is of {unknown.pop()}; the log keeps bool, int, float, str and None")
-    kinds = np.fromiter(map(_KINDS.__getitem__, map(type, values)), np.int64, len(values))
+    kinds = np.frombuffer(bytes(map(_KINDS.__getitem__, map(type, values))), np.uint8).astype(np.int64)
     header: dict[str, Any] = {"kind": writer.column(kinds, groups)}
     for kind in sorted(_KINDS[its] for its in types):
         of_kind: Any = values
@@ -132,32 +133,32 @@ def _read_values(reader: Reader, header: dict[str, Any], numbers: Ints, groups: 
 
 
 def _read_kind(reader: Reader, header: dict[str, Any], kind: int, groups: Groups) -> list[Any]:
-    count, of_kind = len(groups.order), []
+    entries = len(groups.order)
+    of_kind: list[Any] = []
     if kind == _FLOAT:
         places = reader.column(header["decimals"], len(groups.starts))
         ordered = decimals.to_floats(reader.grouped(header["f"], groups), np.repeat(places, groups.counts))
         of_kind = groups.scattered(ordered).tolist()
     elif kind == _INT:
-        of_kind = reader.column(header["i"], count, groups).tolist()
+        of_kind = reader.column(header["i"], entries, groups).tolist()
     elif kind == _BOOL:
-        of_kind = reader.column(header["b"], count, groups).astype(np.bool_).tolist()
+        of_kind = reader.column(header["b"], entries, groups).astype(np.bool_).tolist()
     elif kind == _TEXT:
         of_kind = header["t"]
         if not set(map(type, of_kind)) <= {str}:
             raise ValueError("a text is none")
     elif kind == _NULL:
-        of_kind = [None] * count
-    if len(of_kind) != count:
-        raise ValueError(f"there are {len(of_kind)} values of kind {kind}, {count} were promised")
+        of_kind = [None] * entries
+    if len(of_kind) != entries:
+        raise ValueError(f"there are {len(of_kind)} values of kind {kind}, {entries} were promised")
     return of_kind
 
 
 def _coded(texts: Sequence[str]) -> tuple[list[str], Ints]:
     """The different texts in the order in which they come, and for each text its number among them."""
-    number_of = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-    if len(number_of) == 1:
-        return list(number_of), np.zeros(len(texts), np.int64)
-    return list(number_of), np.fromiter(map(number_of.__getitem__, texts), np.int64, len(texts))
+    number_of: defaultdict[str, int] = defaultdict(count().__next__)
+    numbers = np.fromiter(map(number_of.__getitem__, texts), np.int64, len(texts))
+    return list(number_of), numbers
 
 
 def _looked_up(texts: Sequence[str], numbers: Ints) -> list[str]:
