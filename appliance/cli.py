@@ -70,13 +70,14 @@ def demo(
 def run(config: ConfigOption = Path("plant.toml")) -> None:
     """Run the appliance until it is asked to stop."""
     from appliance import main as appliance
+    from appliance.buffer.damage import again_when_damaged
 
     with _usage_errors():
         settings = load(config)
         start_logging(settings.log.level)
         with owned(settings.plant.data):
             appliance.check_ports(settings)
-            asyncio.run(appliance.main(settings))
+            again_when_damaged(lambda: asyncio.run(appliance.main(settings)))
 
 
 @app.command()

@@ -16,6 +16,10 @@ PAUSE_S_MAX = 60.0
 GRACE_S = 2.0
 
 
+class StartAfresh(Exception):
+    """An error after which no part can go on as it is: all of them end, and are started anew from outside."""
+
+
 def now_us() -> int:
     """The wall clock: microseconds since 1970, UTC."""
     return time_ns() // 1000
@@ -68,7 +72,7 @@ async def _keep_running(part: Part, run: Callable[[], Awaitable[None]]) -> None:
         try:
             await run()
         except Exception as error:
-            if _is_broken_promise(error):
+            if _ends_all(error):
                 raise  # End, and let the service start afresh.
             if monotonic() - started > PAUSE_S_MAX:
                 pause_s = PAUSE_S_MIN  # It had been well for a while.
@@ -83,11 +87,10 @@ async def _keep_running(part: Part, run: Callable[[], Awaitable[None]]) -> None:
         part.state = PartState.RUNNING
 
 
-def _is_broken_promise(error: Exception) -> bool:
-    """Whether one of our own assertions failed, be it in a task of the part's own."""
-    return isinstance(error, AssertionError) or (
-        isinstance(error, ExceptionGroup) and error.subgroup(AssertionError) is not None
-    )
+def _ends_all(error: Exception) -> bool:
+    """Whether one of our own assertions failed or a part cannot be mended alone, be it in a task of the part's own."""
+    ends = (AssertionError, StartAfresh)
+    return isinstance(error, ends) or (isinstance(error, ExceptionGroup) and error.subgroup(ends) is not None)
 
 
 @asynccontextmanager

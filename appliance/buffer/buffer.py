@@ -4,16 +4,17 @@ import asyncio
 import logging
 import sqlite3
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from appliance.buffer.blocks import NewBlock, Run
+from appliance.buffer.damage import LogDamaged, is_corrupt
 from appliance.buffer.keeper import Keeper
-from appliance.buffer.renewal import finish, is_damaged, renew
+from appliance.buffer.renewal import finish, is_damaged, renew, suspect, suspicion
 from appliance.buffer.retention import Bounds, Policy
 from appliance.buffer.store import Dropped, Store
 from appliance.contract.envelope import Sealed
@@ -124,6 +125,7 @@ class Buffer:
         await asyncio.to_thread(finish, path)
         if reason := await asyncio.to_thread(is_damaged, path):
             await _replaced(path, plant, root, reason)
+        await asyncio.to_thread(suspicion(path).unlink, missing_ok=True)
         async with Store.open(path, plant) as store:
             lasts = {stream: await store.last(stream) for stream in Stream}
             buffer = cls(store, bounds or Bounds(), root, lasts)
@@ -149,7 +151,8 @@ class Buffer:
 
     async def cursor(self, name: str, stream: Stream = Stream.READINGS) -> "Cursor":
         """The named follower's cursor, where it stood when it last moved."""
-        stored = await self._store.cursor(name, stream)
+        with self._sound():
+            stored = await self._store.cursor(name, stream)
         return Cursor(self, name, stream, stored.seq, stored.state)
 
     def last(self, stream: Stream = Stream.READINGS) -> int:
@@ -164,7 +167,8 @@ class Buffer:
         tail = self._tails[stream]
         if after + 1 >= tail.first:
             return Batch(after + 1, tail.after(after, limit))
-        run = await self._store.read(stream, after, limit)
+        with self._sound():
+            run = await self._store.read(stream, after, limit)
         if not run.entries and tail.entries:  # It has left the file, and memory still has the newest of it.
             return Batch(tail.first, tail.after(tail.first - 1, limit))
         return Batch(run.first, tuple(run.entries))
@@ -175,11 +179,13 @@ class Buffer:
         These are the bytes as they are stored, the same each time; None while that entry is loose.
         It may begin before `after` when the cursor stands inside it.
         """
-        return await self._store.sealed(stream, after)
+        with self._sound():
+            return await self._store.sealed(stream, after)
 
     async def latest(self) -> dict[str, int]:
         """The newest source time of each topic in the log, so that a connector can tell old values from new ones."""
-        return await self._store.latest()
+        with self._sound():
+            return await self._store.latest()
 
     async def grown(self, stream: Stream, beyond: int) -> None:
         """Wait until the stream has an entry after the number `beyond`."""
@@ -193,7 +199,8 @@ class Buffer:
             while self._waiting:
                 group = self._group()
                 try:
-                    await self._commit(group)
+                    with self._sound():
+                        await self._commit(group)
                 except (TypeError, ValueError, OverflowError) as error:
                     # One of them cannot be written. Alone, each is either written or its caller told.
                     if len(group) == 1:
@@ -238,7 +245,8 @@ class Buffer:
                 async with asyncio.timeout(self.keeper.due_s()):
                     await self._settled.wait()
             except TimeoutError:
-                await self.keeper.work(self._kept)
+                with self._sound():
+                    await self.keeper.work(self._kept)
                 self._settle()  # Producers that wait for room look again.
 
     async def _kept(self, sealed: Sequence[NewBlock], dropped: Sequence[Dropped], gaps: Sequence[Reading]) -> None:
@@ -254,6 +262,17 @@ class Buffer:
                 wish.done.set_result(firsts[wish.stream])
             firsts[wish.stream] += len(wish.entries)
         self._settle()
+
+    @contextmanager
+    def _sound(self) -> Iterator[None]:
+        """A page of the file that has turned bad ends the run: opening the log again salvages it."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if not is_corrupt(error):
+                raise
+            suspect(self._store.path, str(error))
+            raise LogDamaged(f"the log's file has turned bad ({error}); it is opened anew and salvaged") from error
 
     def _settle(self) -> None:
         settled, self._settled = self._settled, asyncio.Event()

@@ -8,6 +8,8 @@ from time import monotonic
 from typing import Protocol
 
 from appliance.buffer.blocks import Block, NewBlock, Run, new_blocks
+from appliance.buffer.damage import damage_alarm, set_apart
+from appliance.buffer.quarantine import Quarantine
 from appliance.buffer.reserve import Reserve
 from appliance.buffer.retention import HYSTERESIS, Bounds, Growth, Policy, every_second, oldest, stretches
 from appliance.buffer.store import Dropped, Room, Store
@@ -48,7 +50,8 @@ class Keeper:
         remembered: Callable[[Stream, int, int], Run | None],
     ) -> None:
         self._store, self._bounds, self._last, self._remembered = store, bounds, last, remembered
-        self._topic = gap_topic(root, store.plant)
+        self._root, self._topic = root, gap_topic(root, store.plant)
+        self._quarantine = Quarantine(store.path.parent / "quarantine")
         self.reserve = Reserve(store.path.with_suffix(".reserve"))
         self._growth = Growth()
         # Age is counted by a steady clock: one that is set forward a year must not empty the log.
@@ -79,7 +82,7 @@ class Keeper:
 
     def due_s(self) -> float:
         """Seconds until there is something to do; 0 for now."""
-        if self._unseen_bytes > self._bounds.unseen_max_bytes // 4:
+        if self._store.damaged or self._unseen_bytes > self._bounds.unseen_max_bytes // 4:
             return 0.0
         now = monotonic()
         waits = [self._looked_s + LOOK_S - now]
@@ -98,6 +101,8 @@ class Keeper:
             since = self._loose_since_s.get(stream)
             if loose >= ENTRIES_MAX or (loose and since is not None and monotonic() - since >= SEAL_AGE_S):
                 await self.seal(stream, commit)
+        if self._store.damaged:
+            await self._set_apart(commit)
         is_much = self._unseen_bytes > self._bounds.unseen_max_bytes // 4
         if is_much or monotonic() - self._looked_s >= LOOK_BUSY_S:
             self._looked_s = monotonic()
@@ -111,17 +116,32 @@ class Keeper:
             self.sealed_to[stream] = self._last(stream)
             return
         run = self._remembered(stream, first - 1, count) or await self._store.read(stream, first - 1, count)
-        is_whole = run.entries and run.first == first
-        if not is_whole:  # The first chunk cannot be read: it leaves the log, and a gap says so.
-            beyond = min(run.first, first + count) - 1 if run.entries else first + count - 1
-            lost = Block(first, beyond - first + 1, 0, 0, 0)
-            await commit((), (Dropped(stream, first, beyond),), (await self._gap(stream, [lost], GapReason.DAMAGED),))
-        else:
-            entries = run.entries
-            blocks = await asyncio.to_thread(new_blocks, self._store.plant, self._store.epoch, stream, first, entries)
-            await commit(blocks, (), ())
-            beyond = first + len(entries) - 1
-        self.sealed_to[stream] = beyond
+        if not run.entries or run.first != first:
+            return  # The first chunk cannot be read: it is set apart, and the rest is sealed the next time.
+        entries = run.entries
+        blocks = await asyncio.to_thread(new_blocks, self._store.plant, self._store.epoch, stream, first, entries)
+        await commit(blocks, (), ())
+        self.sealed_to[stream] = first + len(entries) - 1
+
+    async def _set_apart(self, commit: Commit) -> None:
+        """Take out what cannot be read: a gap names it, its bytes are kept beside the log, and an alarm says so."""
+        dropped: list[Dropped] = []
+        gaps: list[Reading] = []
+        for stream, first in sorted(self._store.damaged):
+            if (found := await self._store.damaged_body(stream, first)) is not None:
+                count, body = found
+                name = f"{self._store.epoch}-{stream}-{first}-{count}.bin"
+                await asyncio.to_thread(self._quarantine.keep, name, body)
+                known = [block for block in await self._store.blocks(stream, first, 1) if block.first == first]
+                lost = known or [Block(first, count, 0, 0, 0)]
+                dropped.append(Dropped(stream, first, first + count - 1))
+                gaps.append(await self._gap(stream, lost, GapReason.DAMAGED))
+            self._store.damaged.discard((stream, first))
+        if dropped:
+            message, lost_count = set_apart(dropped, self._quarantine.folder.name)
+            log.error("buffer: %s", message)
+            alarm = damage_alarm(self._root, self._store.plant, message, lost_count, now_us())
+            await commit((), dropped, [*gaps, alarm])
 
     async def retain(self, commit: Commit) -> None:
         """Drop what is too old, then what is too much; tell how long the room will last."""

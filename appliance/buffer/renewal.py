@@ -1,5 +1,6 @@
 """Renewal: a damaged file is set aside, and a new log of a new epoch is made of what can be read."""
 
+import logging
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -16,6 +17,8 @@ from appliance.contract.gap import Gap, GapReason, gap_topic
 from appliance.contract.reading import Stream
 from appliance.supervisor import now_us
 
+log = logging.getLogger(__name__)
+
 WHOLE_CHECK_BYTES_MAX = 256_000_000
 """Files up to this size are checked page by page at each start; larger ones when they are asked for."""
 _SIDE_FILES = ("", "-wal", "-shm")
@@ -28,8 +31,11 @@ def is_damaged(path: Path) -> str:
     try:
         with closing(sqlite3.connect(path)) as db:
             (version,) = db.execute("PRAGMA user_version").fetchone()
-            db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if version and path.stat().st_size <= WHOLE_CHECK_BYTES_MAX:
+            tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()]
+            for table in tables:  # The ends of each table, which the appliance needs to start at all.
+                db.execute(f"SELECT * FROM {table} ORDER BY 1 DESC LIMIT 1").fetchone()
+                db.execute(f"SELECT * FROM {table} ORDER BY 1 LIMIT 1").fetchone()
+            if version and (suspicion(path).exists() or path.stat().st_size <= WHOLE_CHECK_BYTES_MAX):
                 (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
                 return "" if found == "ok" else str(found)
     except sqlite3.OperationalError:
@@ -45,6 +51,21 @@ def set_aside(path: Path, aside: Path) -> None:
         source = Path(f"{path}{side}")
         if source.exists():
             source.rename(f"{aside}{side}")
+
+
+def suspicion(path: Path) -> Path:
+    """The file that stands beside the log after a page of it turned bad in use: its next opening checks all of it."""
+    return path.with_suffix(".suspect")
+
+
+def suspect(path: Path, reason: str) -> None:
+    """Have the file checked wholly at its next opening."""
+    try:
+        suspicion(path).write_text(reason, "utf-8")
+    except OSError as error:
+        log.warning(
+            "buffer: the next start cannot be told to check the file (%s); `plantward buffer check` does", error
+        )
 
 
 async def renew(path: Path, plant: str, root: str, reason: str = "") -> tuple[Report, Path]:

@@ -55,6 +55,8 @@ class Store:
         self.path, self.plant, self.epoch = path, plant, epoch
         self.appended_bytes = 0
         """What has been written down since the start, before it is sealed."""
+        self.damaged: set[tuple[Stream, int]] = set()
+        """Blocks and chunks, by their first number, that could not be read: the Keeper takes them out."""
         self._opened: OrderedDict[tuple[Stream, int], Sequence[Reading]] = OrderedDict()
 
     @classmethod
@@ -157,6 +159,19 @@ class Store:
             row = await rows.fetchone()
         return Sealed(self.plant, self.epoch, stream, *row) if row else None
 
+    async def damaged_body(self, stream: Stream, first: int) -> tuple[int, bytes] | None:
+        """How many entries the damaged block or chunk holds, and its bytes; None when it can be read after all."""
+        name = stream.value
+        sql = (
+            f"SELECT count, crc32c, body FROM block_{name} WHERE first = ?1 "
+            f"UNION ALL SELECT count, NULL, body FROM chunk_{name} WHERE first = ?1"
+        )
+        async with self._reader.execute(sql, (first,)) as rows:
+            row = await rows.fetchone()
+        if row is None or await self._open(stream, first, *row) is not None:
+            return None
+        return int(row[0]), bytes(row[2])
+
     async def loose(self, stream: Stream, limit: int) -> tuple[int, int]:
         """Where loose entries begin, and how many of them follow in whole chunks, up to `limit`; (0, 0) for none."""
         begin = count = 0
@@ -199,7 +214,9 @@ class Store:
             sealed = Sealed(self.plant, self.epoch, stream, first, count, crc, body)
             entries = (await asyncio.to_thread(open_sealed, sealed)).entries
         except ValueError as error:
-            log.error("buffer: %s %d to %d are damaged and passed over: %s", stream, first, first + count - 1, error)
+            if (stream, first) not in self.damaged:
+                log.error("buffer: %s %d to %d are damaged: %s", stream, first, first + count - 1, error)
+            self.damaged.add((stream, first))
             return None
         self._opened[(stream, first)] = entries
         if len(self._opened) > OPENED_BLOCKS_MAX:
