@@ -140,10 +140,11 @@ class Ledger:
         said = {stream: self._sender.sent(stream) for stream in Stream}
         for stream, key in keys.items():
             self._books.sent(key, said[stream])
+        sure = {stream: minus(union(its.acknowledged), union(its.under_way)) for stream, its in said.items()}
         self._losses.take(
             Snapshot(
                 monotonic(),
-                {stream: minus(union(said[stream].acknowledged), facts.unsent(key)) for stream, key in keys.items()},
+                {stream: minus(sure[stream], facts.unsent(key)) for stream, key in keys.items()},
                 {
                     stream: union(facts.acknowledged[key], facts.under_way[key], facts.gone(key))
                     for stream, key in keys.items()
