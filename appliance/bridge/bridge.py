@@ -9,17 +9,22 @@ own pace, and what the link cannot take stays in the log.
 import asyncio
 import logging
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
 from appliance.bridge.follower import LANES, Follower, Outgoing
 from appliance.bridge.link import Backoff, Link, LinkState
 from appliance.bridge.pacing import Clock, Forecast, Pace, Shares, Throughput
+from appliance.bridge.refusal import refusal
+from appliance.bridge.resends import Resends
 from appliance.bridge.status import BridgeStatus, LaneStatus, StreamStatus
 from appliance.bridge.uplink import Uplink, UplinkError
+from appliance.bridge.valve import HeldError, Valve
 from appliance.buffer.buffer import Buffer
 from appliance.contract.envelope import Lane
 from appliance.contract.reading import Stream
+from appliance.contract.sent import Sent
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +34,10 @@ _REST_S_MIN: Final = 0.001
 
 
 class Bridge:
-    """Sends the log to `uplink`; what it will never take is kept in `refused`, so that it does not block the rest."""
+    """Sends the log to `uplink`; what it will never take is kept in `refused`, so that it does not block the rest.
+
+    Of that a gap is said, below `root` of the namespace.
+    """
 
     def __init__(
         self,
@@ -39,10 +47,12 @@ class Bridge:
         pace: Pace | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
+        root: str = "acme",
     ) -> None:
-        self._buffer, self._uplink, self._refused = buffer, uplink, refused
+        self._buffer, self._uplink, self._refused, self._root = buffer, Valve(uplink), refused, root
         self._pace, self._clock = pace or Pace(), clock or Clock()
         self._followers: dict[Stream, Follower] = {}
+        self._resends = {stream: Resends() for stream in Stream}
         self._link = Link(uplink.name, self._clock.now_us)
         self._backoff = Backoff(rng or random.Random(), self._pace.pause_s_min, self._pace.pause_s_max)
         self._shares, self._forecast = Shares(self._pace.backlog_share), Forecast()
@@ -56,19 +66,55 @@ class Bridge:
         """After a failure: how long to pause once nothing is under way any more."""
         self._progress_s = 0.0
         self._acknowledged_us: int | None = None
-        self._refused_envelopes = self._rebuilds = 0
+        self._refused_envelopes = self._rebuilds = self._resent_entries = 0
 
     async def run(self) -> None:
         """Send until cancelled."""
         self._in_flight, self._pause_s = [], None
         for stream, name in CURSORS.items():
-            self._followers[stream] = Follower(self._buffer, await self._buffer.cursor(name, stream))
+            self._resends[stream].restart()
+            cursor = await self._buffer.cursor(name, stream)
+            self._followers[stream] = Follower(self._buffer, cursor, self._resends[stream])
         try:
             async with asyncio.TaskGroup() as tasks:
+                for stream, follower in self._followers.items():
+                    tasks.create_task(follower.run(), name=f"bridge cursor {stream}")
                 while True:
                     await self._step(tasks)
         finally:
             await self._uplink.close()
+            for follower in self._followers.values():
+                await follower.settle()
+
+    def sent(self, stream: Stream) -> Sent:
+        """What of the present epoch is acknowledged, and what is on its way; nothing before the Bridge runs."""
+        follower = self._followers.get(stream)
+        return follower.sent() if follower else Sent((), ())
+
+    def resend(self, stream: Stream, ranges: Sequence[tuple[int, int]]) -> None:
+        """Send these acknowledged numbers again, beside the rest, as far as the log still has them.
+
+        Asked for in memory only; before the Bridge runs, nothing is acknowledged and the request is passed over.
+        """
+        if follower := self._followers.get(stream):
+            follower.resend(ranges)
+            self._changed.set()
+
+    def hold(self, reason: str) -> None:
+        """Cut the link in software until `release`: what is under way fails, and nothing is sent."""
+        self._uplink.shut(reason)
+        self._link.hold(self._uplink.reason)
+        self._changed.set()
+
+    def release(self) -> None:
+        """Give the link back; the next envelope leaves at once."""
+        if not self._uplink.reason:
+            return
+        self._uplink.open()
+        self._link.release()
+        self._pause_s = None
+        self._backoff.reset()
+        self._changed.set()
 
     def status(self) -> BridgeStatus:
         """What the Bridge says of itself, now."""
@@ -88,13 +134,17 @@ class Bridge:
             readings=readings,
             lanes={str(lane): replace(counts, unsent=self._unsent(lane)) for lane, counts in self._lanes.items()},
             last_error=self._link.last_error,
+            resent_entries=self._resent_entries,
+            held=self._uplink.reason,
         )
 
     async def _step(self, tasks: asyncio.TaskGroup) -> None:
         """Send one envelope on its way, or wait for what keeps it back."""
         self._changed.clear()
         await self._watch()
-        if self._pause_s is not None:
+        if self._uplink.reason:
+            await self._stand_still()
+        elif self._pause_s is not None:
             await self._recover(self._pause_s)
         elif len(self._in_flight) >= self._in_flight_max():
             await self._change()
@@ -113,12 +163,20 @@ class Bridge:
         """One envelope tries a link that is not known to stand."""
         return self._pace.in_flight if self._link.state is LinkState.UP else 1
 
+    async def _stand_still(self) -> None:
+        """The link is held: let go of it, and wait for its release."""
+        if self._in_flight:
+            await self._change()
+            return
+        await self._uplink.close()
+        await self._uplink.opened()
+
     async def _recover(self, pause_s: float) -> None:
         if self._in_flight:
             await self._change()
             return
         self._pause_s = None
-        await self._clock.sleep(pause_s)
+        await self._sleep(pause_s)
 
     async def _change(self) -> None:
         """Wait until an envelope has come to its end, though not for ever."""
@@ -136,14 +194,18 @@ class Bridge:
         if not self._in_flight:
             await self._clock.sleep(rest_s)
             return
+        await self._sleep(rest_s)
+
+    async def _sleep(self, pause_s: float) -> None:
+        """Until the time is over, or something has changed."""
         async with asyncio.TaskGroup() as tasks:
-            ways = [tasks.create_task(self._changed.wait()), tasks.create_task(self._asleep(rest_s))]
+            ways = [tasks.create_task(self._changed.wait()), tasks.create_task(self._asleep(pause_s))]
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
             for way in ways:
                 way.cancel()
 
-    async def _asleep(self, rest_s: float) -> bool:
-        await self._clock.sleep(rest_s)
+    async def _asleep(self, pause_s: float) -> bool:
+        await self._clock.sleep(pause_s)
         return True
 
     async def _watch(self) -> None:
@@ -178,16 +240,14 @@ class Bridge:
         """One envelope on its way, to its acknowledgement or back to its lane."""
         follower = self._followers[outgoing.sealed.stream]
         try:
-            is_taken = await self._offer(outgoing)
+            await self._offer(outgoing)
+        except HeldError:
+            follower.returned(outgoing)
         except UplinkError as error:
             follower.returned(outgoing)
             if self._pause_s is None:  # What was under way beside it fails for the same reason.
                 self._pause_s = self._backoff.pause_s(error.pause_s_min)
                 self._link.lost(error, self._pause_s)
-        else:
-            await follower.arrived(outgoing)
-            if is_taken:
-                self._acknowledged(outgoing)
         finally:
             self._in_flight.remove(outgoing)
             self._changed.set()
@@ -197,24 +257,29 @@ class Bridge:
         lane.envelopes += 1
         lane.entries += outgoing.sealed.count
         lane.bytes += len(outgoing.sealed.body)
+        self._resent_entries += outgoing.sealed.count if outgoing.is_again else 0
         self._backoff.reset()
         self._progress_s, self._acknowledged_us = now_s, self._clock.now_us()
         self._forecast.saw(now_s, sum(follower.waiting for follower in self._followers.values()))
         self._link.acknowledged(self._stream_status(Stream.READINGS).backlog)
 
-    async def _offer(self, outgoing: Outgoing) -> bool:
-        """Send; what the far side will never take goes to the refused ones, and False is returned."""
+    async def _offer(self, outgoing: Outgoing) -> None:
+        """Send; what the far side will never take goes to the refused ones, with a gap that says so."""
+        follower, sealed = self._followers[outgoing.sealed.stream], outgoing.sealed
         try:
-            await self._uplink.send(*outgoing)
+            await self._uplink.send(sealed, outgoing.lane)
         except UplinkError as error:
             if error.retryable:
                 raise
-            await self._refused.send(*outgoing)
+            await self._refused.send(sealed, outgoing.lane)
+            gap = await asyncio.to_thread(refusal, sealed, self._root, self._clock.now_us())
+            await follower.refused(outgoing, gap)
             self._refused_envelopes += 1
             entries = f"{outgoing.sealed.stream} {outgoing.plan.first} to {outgoing.plan.last}"
             log.error("bridge: %s will never be taken and are kept aside: %s; %s", entries, error, error.hint)
-            return False
-        return True
+        else:
+            follower.arrived(outgoing)
+            self._acknowledged(outgoing)
 
     def _unsent(self, lane: Lane) -> int:
         follower = self._followers.get(_STREAM_OF[lane])

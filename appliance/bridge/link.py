@@ -52,12 +52,15 @@ class Link:
         self._told_us: int | None = None
         self._told_down = False
         self._untold = 0
+        self._is_held = False
         self.state = LinkState.UNTRIED
         self.since_us = now_us()
         self.last_error = ""
 
     def lost(self, error: UplinkError, pause_s: float) -> None:
         """A try has failed, and the next one follows after the pause."""
+        if self._is_held:
+            return
         self.last_error = f"{error}; {error.hint}"
         if self.state is LinkState.DOWN:
             log.debug("bridge: still no link (%s), next try in %.1f s", error, pause_s)
@@ -73,7 +76,7 @@ class Link:
 
     def acknowledged(self, waiting: int) -> None:
         """An envelope was acknowledged, and this many readings still wait."""
-        if self.state is LinkState.UP:
+        if self.state is LinkState.UP or self._is_held:
             return
         was, since_us = self.state, self.since_us
         down_s = (self._enter(LinkState.UP) - since_us) / 1_000_000
@@ -82,6 +85,20 @@ class Link:
         elif self._told_down:
             self._told_down = False
             log.info("bridge: link back after %.0f s, %d readings to send", down_s, waiting)
+
+    def hold(self, reason: str) -> None:
+        """The link is cut on purpose: it is down, and stays so until `release` and the acknowledgement after it."""
+        self.last_error = f"held: {reason}"
+        if self._is_held:
+            return
+        self._is_held = self._told_down = True
+        if self.state is not LinkState.DOWN:
+            self._enter(LinkState.DOWN)
+        log.warning("bridge: link to %s is held: %s", self._name, reason)
+
+    def release(self) -> None:
+        self._is_held = False
+        log.info("bridge: link to %s is released", self._name)
 
     def _enter(self, state: LinkState) -> int:
         self.state, self.since_us = state, self._now_us()

@@ -9,23 +9,13 @@ from bisect import insort
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from appliance.bridge.ranges import Range, union
 from appliance.contract.envelope import ENTRIES_MAX, Lane
 
 AHEAD_MAX: Final = 128
 """Acknowledged ranges ahead of the floor; at this bound the live lane goes on in order instead of jumping."""
 LIVE_ENTRIES_MAX: Final = 2 * ENTRIES_MAX
 """A live lane that is further behind jumps to the newest envelope, and what it leaves out becomes backlog."""
-
-
-class Range(NamedTuple):
-    """The entries `first` to `last`."""
-
-    first: int
-    last: int
-
-    @property
-    def size(self) -> int:
-        return self.last - self.first + 1
 
 
 class Plan(NamedTuple):
@@ -81,12 +71,16 @@ class Progress:
             first = last - ENTRIES_MAX + 1
         return Range(first, min(last, first + ENTRIES_MAX - 1)) if first <= last else None
 
-    def oldest(self) -> Range | None:
+    def acknowledged(self) -> list[Range]:
+        """Nothing of these is to be sent any more; in order and disjoint."""
+        return [Range(1, self.floor), *self.ahead] if self.floor else list(self.ahead)
+
+    def oldest(self, entries_max: int = ENTRIES_MAX) -> Range | None:
         """What the backlog sends next: the first entries below the frontier that are in no plan."""
         after = self.floor
         for first, last in sorted([*self.ahead, *((plan.first, plan.last) for plan in self.planned)]):
             if first > after + 1:
-                return Range(after + 1, min(first - 1, after + ENTRIES_MAX))
+                return Range(after + 1, min(first - 1, after + entries_max))
             after = max(after, last)
         return None
 
@@ -109,12 +103,7 @@ class Progress:
 
     def skip(self, done: Range) -> None:
         """Nothing is to be sent of this range any more."""
-        merged: list[Range] = []
-        for part in sorted([*self.ahead, done]):
-            if merged and part.first <= merged[-1].last + 1:
-                merged[-1] = Range(merged[-1].first, max(merged[-1].last, part.last))
-            else:
-                merged.append(part)
+        merged = union(self.ahead, [done])
         if merged[0].first <= self.floor + 1:
             self.floor = max(self.floor, merged.pop(0).last)
         self.ahead = merged

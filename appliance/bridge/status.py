@@ -47,3 +47,7 @@ class BridgeStatus:
     readings: StreamStatus
     lanes: dict[str, LaneStatus]
     last_error: str
+    resent_entries: int = 0
+    """Entries sent again because the lake lacked them."""
+    held: str = ""
+    """Why the link is held; empty while it is not."""

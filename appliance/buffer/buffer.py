@@ -182,6 +182,10 @@ class Buffer:
         with self._sound():
             return await self._store.sealed(stream, after)
 
+    async def sealed_run(self, stream: Stream, after: int, limit: int) -> list[Sealed]:
+        """The block that `sealed` gives, and those behind it: up to `limit` of them, in order; gaps may lie between."""
+        return await self._store.sealed_run(stream, after, limit)
+
     async def latest(self) -> dict[str, int]:
         """The newest source time of each topic in the log, so that a connector can tell old values from new ones."""
         with self._sound():

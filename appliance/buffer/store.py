@@ -150,14 +150,17 @@ class Store:
 
     async def sealed(self, stream: Stream, after: int) -> Sealed | None:
         """The block that holds the entry after the number `after`, or the next one behind a gap, as it is stored."""
+        return next(iter(await self.sealed_run(stream, after, 1)), None)
+
+    async def sealed_run(self, stream: Stream, after: int, limit: int) -> list[Sealed]:
+        """Up to `limit` blocks from the one that holds the entry after the number `after`, as they are stored."""
         table = f"block_{stream.value}"
         sql = (
             f"SELECT first, count, crc32c, body FROM {table} WHERE first + count > ?1 "
-            f"AND first >= coalesce((SELECT max(first) FROM {table} WHERE first <= ?1), 0) ORDER BY first LIMIT 1"
+            f"AND first >= coalesce((SELECT max(first) FROM {table} WHERE first <= ?1), 0) ORDER BY first LIMIT ?2"
         )
-        async with self._reader.execute(sql, (after + 1,)) as rows:
-            row = await rows.fetchone()
-        return Sealed(self.plant, self.epoch, stream, *row) if row else None
+        rows = await self._reader.execute_fetchall(sql, (after + 1, limit))
+        return [Sealed(self.plant, self.epoch, stream, *row) for row in rows]
 
     async def damaged_body(self, stream: Stream, first: int) -> tuple[int, bytes] | None:
         """How many entries the damaged block or chunk holds, and its bytes; None when it can be read after all."""

@@ -23,6 +23,8 @@ class GapReason(StrEnum):
     """The disk had less free space than it must keep, or none."""
     DAMAGED = "damaged"
     """The file was damaged there."""
+    REFUSED = "refused"
+    """The far side will never take the envelope; it is kept in the folder of refused ones, and in the log."""
     CARRIED = "carried"
     """Nothing is lost: the range stands in the epoch before, whose followers had already taken it."""
     RENUMBERED = "renumbered"

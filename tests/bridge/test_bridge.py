@@ -18,6 +18,7 @@ from appliance.bridge.pacing import Clock, Pace
 from appliance.bridge.uplink import Uplink, UplinkError
 from appliance.buffer.buffer import Buffer
 from appliance.contract.envelope import ENTRIES_MAX, Lane, Sealed, open_sealed
+from appliance.contract.gap import Gap, GapReason
 from appliance.contract.reading import Quality, Reading, Stream
 
 T0_US = 1_780_000_000_000_000
@@ -94,6 +95,7 @@ async def test_both_streams_arrive_whole_events_first(
     bridge = Bridge(buffer, uplink, refused, QUICK)
     async with running(bridge):
         await until(lambda: bridge.status().sent_entries == 12_003)
+        await until(lambda: bridge.status().readings.acknowledged_seq == 12_000)
     assert entries(folder_side.arrived(), Stream.READINGS) == dict(enumerate(readings(12_000), 1))
     assert entries(folder_side.arrived(), Stream.EVENTS) == dict(enumerate(readings(3), 1))
     assert [lane for _, lane in uplink.sent] == [Lane.EVENTS, Lane.LIVE, Lane.BACKLOG, Lane.BACKLOG]
@@ -194,7 +196,7 @@ async def test_after_a_restart_the_same_envelopes_are_sent_again(
 async def test_what_will_never_be_taken_is_kept_aside_and_the_rest_goes_on(
     buffer: Buffer, folder_side: Any, refused: FolderUplink, tmp_path: Path, until: Callable[..., Any]
 ) -> None:
-    """The refused envelope is whole in its folder, and the next one arrives."""
+    """The refused envelope is whole in its folder, a gap says so and arrives, and so does the next envelope."""
     uplink = Troubled(folder_side.uplink)
     uplink.before.append(UplinkError("too large", "split it", retryable=False))
     bridge = Bridge(buffer, uplink, refused, QUICK)
@@ -202,11 +204,14 @@ async def test_what_will_never_be_taken_is_kept_aside_and_the_rest_goes_on(
         await buffer.append(readings(10))
         await until(lambda: bridge.status().refused_envelopes == 1)
         await buffer.append(readings(5, 10))
-        await until(lambda: bridge.status().readings.backlog == 0)
+        await until(lambda: bridge.status().sent_entries == 5 + 1)
+    (told,) = entries(folder_side.arrived(), Stream.EVENTS).values()
+    gap = Gap.from_entry(told)
+    assert (gap.reason, gap.stream, gap.first, gap.last, gap.unread) == (GapReason.REFUSED, Stream.READINGS, 1, 10, 10)
+    assert (gap.topics, gap.from_us, gap.to_us) == ((readings(1)[0].topic,), T0_US, T0_US + 9)
     kept = type(folder_side)(tmp_path / "refused").arrived()
     assert [(sealed.first, sealed.count) for sealed in kept] == [(1, 10)]
     assert list(entries(folder_side.arrived(), Stream.READINGS)) == list(range(11, 16))
-    assert bridge.status().sent_entries == 5
 
 
 async def test_every_reading_arrives_through_a_bad_far_side(
@@ -242,3 +247,19 @@ async def test_every_reading_arrives_through_a_bad_far_side(
         await hubs.serve(port=port)
         await until(lambda: bridge.status().readings.backlog == 0)
     assert entries(hub_side.arrived(), Stream.READINGS) == dict(enumerate(readings(total), 1))
+
+
+async def test_a_refused_gap_is_not_told_in_another_gap(
+    buffer: Buffer, folder_side: Any, refused: FolderUplink, until: Callable[..., Any]
+) -> None:
+    """A far side that takes no events: the readings' gap is the last word, the refusal of the gap says no more."""
+    uplink = Troubled(folder_side.uplink)
+    uplink.before.extend(UplinkError("not that", "ask it", retryable=False) for _ in range(2))
+    bridge = Bridge(buffer, uplink, refused, QUICK)
+    async with running(bridge):
+        await buffer.append(readings(10))
+        await until(lambda: bridge.status().refused_envelopes == 2)
+        await until(lambda: bridge.status().events.backlog == 0)
+        await buffer.append(readings(5, 10))
+        await until(lambda: bridge.status().sent_entries == 5)
+    assert buffer.last(Stream.EVENTS) == 1

@@ -3,7 +3,8 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.bridge.progress import AHEAD_MAX, LIVE_ENTRIES_MAX, Plan, Progress, Range
+from appliance.bridge.progress import AHEAD_MAX, LIVE_ENTRIES_MAX, Plan, Progress
+from appliance.bridge.ranges import Range
 from appliance.contract.envelope import ENTRIES_MAX, Lane
 
 
