@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from appliance.alarms.alarms import Alarms
+from appliance.alarms.watchman import Watchman
 from appliance.bridge.bridge import Bridge
 from appliance.bridge.eventhubs import EventHubsUplink
 from appliance.bridge.folder import FolderUplink
@@ -26,6 +27,8 @@ from appliance.broker.republish import Republisher
 from appliance.buffer.buffer import Buffer
 from appliance.buffer.history import History
 from appliance.buffer.history_store import HistoryStore
+from appliance.buffer.ledger import Ledger
+from appliance.buffer.ledger_store import LedgerStore
 from appliance.buffer.retention import Bounds, Policy
 from appliance.config import BufferConfig, Config, UplinkConfig, address
 from appliance.connectors.opcua import OpcUaConnector
@@ -55,15 +58,19 @@ async def main(config: Config) -> None:
     async with (
         Buffer.open(data / "buffer.db", config.plant.name, bounds_of(config.buffer), config.namespace.root) as buffer,
         HistoryStore.open(data / "history.db") as history_store,
+        LedgerStore.open(data / "ledger.db") as ledger_store,
     ):
         model = Model.load(config.inference.model)
 
+        bridge = Bridge(buffer, uplink, FolderUplink(data / "refused"), pace_of(config.uplink)) if uplink else None
+        ledger = Ledger(buffer, ledger_store, config.namespace.root, now_us, bridge)
         history = History(buffer, history_store, config.history.size_max)
         view = PlantView(buffer, config.equipment, now_us)
         app = create_app(view, config.plant.name, health.status, health.metrics, health.ready, past=history)
         server = WebServer(config.http.bind, app)
         predictor = Predictor(buffer, await buffer.cursor("predictor"), model, config.equipment)
         alarms = await Alarms.following(buffer, config.equipment, config.inference.threshold or model.threshold)
+        watchman = await Watchman.following(buffer, config.namespace.root, lambda: buffer.keeper.is_full)
         broker = EmbeddedBroker(config.broker, buffer, config.namespace.root, config.namespace.enforce)
         republisher = await Republisher.following(buffer, broker)
 
@@ -77,14 +84,17 @@ async def main(config: Config) -> None:
             parts.start("view", view.run)
             health.ask("view", view.status)
             parts.start("web", server.run)
-            if uplink:
-                bridge = Bridge(buffer, uplink, FolderUplink(config.plant.data / "refused"), pace_of(config.uplink))
+            parts.start("ledger", ledger.run)
+            health.ask("ledger", ledger.status)
+            if bridge:
                 parts.start("bridge", bridge.run)
                 health.ask("bridge", bridge.status)
             parts.start("predictor", predictor.run)
             health.ask("inference", predictor.status)
             parts.start("alarms", alarms.run)
             health.ask("alarms", alarms.status)
+            parts.start("own alarms", watchman.run)
+            health.ask("own alarms", watchman.status)
             parts.start("broker", broker.run)
             health.ask("broker", broker.statistics)
             parts.start("republisher", republisher.run)

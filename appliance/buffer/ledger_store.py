@@ -20,7 +20,7 @@ import zstandard
 from appliance.buffer.facts import Facts, Key, Said
 from appliance.buffer.pieces import Equipment, Piece, Stretch
 from appliance.buffer.ranges import Ranges, union
-from appliance.buffer.salvage import is_damaged, set_aside
+from appliance.buffer.renewal import is_damaged, set_aside
 from appliance.contract.reading import Stream
 from appliance.contract.receipt import Receipt
 
