@@ -57,7 +57,7 @@ def plant_readings(count: int) -> list[Reading]:
 
 
 def recorded_readings(path: Path, count: int) -> list[Reading]:
-    """A recorded set as `plantward replay` sends it: in the file's order, each message with an arrival of its own."""
+    """Whole blocks of a recorded set as `plantward replay` sends it: in its order, each message arriving by itself."""
     chance, arrival_us = random.Random(7), START_US
     entries: list[Reading] = []
     with path.open(newline="") as file:
@@ -67,7 +67,7 @@ def recorded_readings(path: Path, count: int) -> list[Reading]:
             for column, value in line.items():
                 arrival_us += int(chance.expovariate(1 / 50))
                 entries.append(Reading(f"{machine}/{column}", float(value), 192, at, at, arrival_us, "mqtt:replay"))
-    return entries[:count]
+    return entries[: min(count, len(entries)) // ENTRIES_MAX * ENTRIES_MAX]
 
 
 def as_real(entries: list[Reading]) -> list[Reading]:
@@ -137,9 +137,8 @@ def seal_as_json(envelope: Envelope) -> Sealed:
     """The envelope in the codec of before, which is still read."""
     head = {"plant": envelope.plant, "epoch": envelope.epoch, "stream": str(envelope.stream), "first": envelope.first}
     body = zstandard.compress(dumps({**head, **to_columns(envelope.entries)}), 3)
-    return Sealed(
-        envelope.plant, 1, envelope.stream, envelope.first, len(envelope.entries), google_crc32c.value(body), body
-    )
+    its = envelope.plant, envelope.epoch, envelope.stream, envelope.first, len(envelope.entries)
+    return Sealed(*its, google_crc32c.value(body), body)
 
 
 def codec_rows(rounds: int, entries: list[Reading]) -> list[dict[str, Any]]:
