@@ -4,11 +4,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from operator import le
+from operator import itemgetter, le
 from typing import NamedTuple, Self
 
 from appliance.contract.envelope import Sealed, envelopes
 from appliance.contract.reading import Reading, Stream
+
+_TOPIC, _SOURCE, _ARRIVAL = (Reading._fields.index(name) for name in ("topic", "source_us", "arrival_us"))
 
 
 class NewBlock(NamedTuple):
@@ -57,18 +59,18 @@ def new_blocks(plant: str, epoch: int, stream: Stream, first: int, entries: Sequ
     blocks = []
     for sealed in envelopes(plant, epoch, stream, first, entries):
         held = entries[sealed.first - first : sealed.first - first + sealed.count]
-        arrivals = [entry.arrival_us for entry in held]
+        arrivals = list(map(itemgetter(_ARRIVAL), held))
         blocks.append(NewBlock(sealed, min(arrivals), max(arrivals), _latest_us(held)))
     return blocks
 
 
 def _latest_us(entries: Sequence[Reading]) -> dict[str, int]:
-    sources = [entry.source_us for entry in entries]
-    topics = (entry.topic for entry in entries)
+    sources = list(map(itemgetter(_SOURCE), entries))
+    said = map(itemgetter(_TOPIC, _SOURCE), entries)
     if all(map(le, sources, islice(sources, 1, None))):
-        return dict(zip(topics, sources, strict=True))
+        return dict(said)
     latest_us: dict[str, int] = {}
-    for topic, source_us in zip(topics, sources, strict=True):
+    for topic, source_us in said:
         if source_us >= latest_us.get(topic, source_us):
             latest_us[topic] = source_us
     return latest_us

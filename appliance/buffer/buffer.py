@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sqlite3
+import sys
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -32,6 +33,8 @@ GROUP_WRITES_MAX = 5_000
 """Appends that share one transaction."""
 WAITING_ENTRIES_MAX = 50_000
 """Entries that may wait for their commit; beyond it, append waits before it accepts."""
+SWITCH_S = 0.000_5
+"""How long a thread computes while another waits. With the 5 ms of Python, commits would wait for whole seals."""
 RETRY_S = 1.0
 RELIEF_BYTES = 1_000_000
 """What leaves the log at once when the disk is full."""
@@ -122,6 +125,7 @@ class Buffer:
         Gaps are said below `root` of the namespace. A damaged file is set aside, and what can be read of it is
         carried over to a new epoch: the plant goes on in any case.
         """
+        sys.setswitchinterval(min(SWITCH_S, sys.getswitchinterval()))
         await asyncio.to_thread(finish, path)
         if reason := await asyncio.to_thread(is_damaged, path):
             await _replaced(path, plant, root, reason)

@@ -28,15 +28,14 @@ _TYPES = {float, int, bool, str, type(None)}
 def encode(entries: Sequence[Reading]) -> bytes:
     """The bytes of at least one entry; raises TypeError for a value of no known type, ValueError for a bad topic."""
     topics, values, qualities, sources, servers, arrivals, origins = columns_of(entries)
-    text = _BETWEEN_TOPICS.join(topics)
-    text.encode()  # SQLite keeps topics as UTF-8, later: who cannot be kept is told now.
+    text = _BETWEEN_TOPICS.join(topics).encode()  # Raises what SQLite would, later, for a topic that is no UTF-8.
     kinds = set(map(type, values))
-    has_odd_topic = text.count(_BETWEEN_TOPICS) != len(topics) - 1
+    has_odd_topic = text.count(_BETWEEN_TOPICS.encode()) != len(topics) - 1
     if has_odd_topic or not kinds <= _TYPES or (int in kinds and not _are_narrow(values)):
         return columns.encode(entries)
     try:
         times = _packed(sources), None if servers == sources else _packed(servers), _packed(arrivals)
-        body = marshal.dumps((text, values, _shared(list(map(int, qualities))), *times, _shared(origins)), _VERSION)
+        body = marshal.dumps((text, values, _shared(qualities, int), *times, _shared(origins, str)), _VERSION)
     except (ValueError, OverflowError):  # A subclass of str or a time beyond 64 bits: rare, and JSON takes it.
         return columns.encode(entries)
     frame = zstandard.compress(body, _LEVEL)
@@ -48,7 +47,7 @@ def decode(chunk: bytes) -> list[Reading]:
     mark, body = chunk[:1], chunk[_HEAD_BYTES:]
     if mark not in (_PLAIN_MARK, _MARK):
         return columns.decode(chunk)
-    if google_crc32c.value(body) != int.from_bytes(chunk[1:_HEAD_BYTES], "big"):
+    if not body or google_crc32c.value(body) != int.from_bytes(chunk[1:_HEAD_BYTES], "big"):
         raise ValueError(f"the CRC-32C of a chunk of {len(chunk)} bytes does not fit")
     held = marshal.loads(body) if mark == _PLAIN_MARK else _columns(marshal.loads(zstandard.decompress(body)))
     return list(map(Reading._make, zip(*held, strict=True)))
@@ -58,7 +57,7 @@ def _columns(packed: tuple[Any, ...]) -> Iterable[Sequence[Any]]:
     text, values, qualities, sources, servers, arrivals, origins = packed
     times = sources, sources if servers is None else servers, arrivals
     return (
-        text.split(_BETWEEN_TOPICS),
+        text.decode().split(_BETWEEN_TOPICS),
         values,
         _each(qualities, len(values)),
         *(np.frombuffer(its, "<i8").tolist() for its in times),
@@ -70,8 +69,9 @@ def _packed(times: Sequence[int]) -> bytes:
     return as_ints(times).astype("<i8", copy=False).tobytes()
 
 
-def _shared(column: list[Any]) -> Any:
-    return column[0] if column.count(column[0]) == len(column) else column
+def _shared(column: list[Any], kind: type) -> Any:
+    """The one value that all are equal to, or all of them; quality may come as an enum, and goes as a number."""
+    return kind(column[0]) if column.count(column[0]) == len(column) else list(map(kind, column))
 
 
 def _each(column: Any, count: int) -> Sequence[Any]:

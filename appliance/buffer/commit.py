@@ -50,7 +50,7 @@ class Transactions(sqlite3.Connection):
 
 def steps(
     appended: Iterable[tuple[Stream, int, Sequence[Reading]]],
-    moved: Iterable[tuple[str, Stream, int, str | None]],
+    moved: Sequence[tuple[str, Stream, int, str | None]],
     sealed: Iterable[NewBlock],
     dropped: Iterable[Dropped],
     sizes: list[int],
@@ -71,7 +71,8 @@ def steps(
             sizes.append(len(body))
             yield f"INSERT INTO chunk_{stream.value} VALUES(?, ?, ?)", [(first + start, len(part), body)]
         yield "UPDATE stream SET last = ? WHERE name = ?", [(first + len(entries) - 1, stream)]
-    yield f"{_MOVE} ON CONFLICT DO UPDATE SET seq = ?3, state = coalesce(?4, state)", moved
+    if moved:
+        yield f"{_MOVE} ON CONFLICT DO UPDATE SET seq = ?3, state = coalesce(?4, state)", moved
 
 
 def _seal(block: NewBlock) -> Iterator[Step]:

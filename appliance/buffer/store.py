@@ -108,7 +108,7 @@ class Store:
     async def write(
         self,
         appended: Iterable[tuple[Stream, int, Sequence[Reading]]] = (),
-        moved: Iterable[tuple[str, Stream, int, str | None]] = (),
+        moved: Sequence[tuple[str, Stream, int, str | None]] = (),
         sealed: Iterable[NewBlock] = (),
         dropped: Iterable[Dropped] = (),
     ) -> None:

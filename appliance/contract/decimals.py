@@ -54,15 +54,8 @@ def to_floats(ints: Ints, each: Ints) -> Floats:
 
 
 def _places(values: Floats) -> Ints:
-    places = np.full(len(values), _NONE, np.int64)
-    pending = np.arange(len(values))
-    for count, power in enumerate(_POWERS):
-        is_exact, _ = _scaled(values[pending], power)
-        places[pending[is_exact]] = count
-        pending = pending[~is_exact]
-        if not len(pending):
-            break
-    return places
+    is_exact, _ = _scaled(values[:, np.newaxis], _POWERS)
+    return np.where(is_exact.any(axis=1), is_exact.argmax(axis=1), _NONE)
 
 
 def _scaled(values: Floats, power: Floats) -> tuple[NDArray[np.bool_], Ints]:

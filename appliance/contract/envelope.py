@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
@@ -17,14 +18,16 @@ SCHEMA = "plantward.envelope/1"
 ENTRIES_MAX = 5_000
 BODY_BYTES_MAX = 200_000
 OPENED_BYTES_MAX = 64 * 1024 * 1024
+PACKED_ENTRIES_MIN = 32
+"""Fewer are sealed and opened quicker as JSON, and are no larger."""
 _LEVEL = 3
 _PACKED_MARK = b"\x02"
 """How packed bodies begin; those of JSON begin like every zstd frame."""
-_BAD_BODY = (zstandard.ZstdError, ValueError, KeyError, TypeError, IndexError, OverflowError)
+_BAD_BODY = (zstandard.ZstdError, ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError)
 
 
 class Codec(StrEnum):
-    """How a body is written. All are read; JSON is written when a time does not fit into 64 bits."""
+    """How a body is written. All are read; JSON is written for few entries, and for times beyond 64 bits."""
 
     PACKED = "packed-columns+zstd"
     JSON = "json-columns+zstd"
@@ -127,10 +130,11 @@ def seal(envelope: Envelope) -> Sealed:
     count = len(envelope.entries)
     assert 0 < count <= ENTRIES_MAX, f"an envelope holds 1 to {ENTRIES_MAX} entries, not {count}"
     head = {"plant": envelope.plant, "epoch": envelope.epoch, "stream": str(envelope.stream), "first": envelope.first}
-    try:
-        body = _PACKED_MARK + _compressed(pack(head, envelope.entries))
-    except OverflowError:
-        body = zstandard.compress(dumps({**head, **to_columns(envelope.entries)}), _LEVEL)
+    body = b""
+    if count >= PACKED_ENTRIES_MIN:
+        with suppress(OverflowError):
+            body = _PACKED_MARK + _compressed(pack(head, envelope.entries))
+    body = body or zstandard.compress(dumps({**head, **to_columns(envelope.entries)}), _LEVEL)
     crc = google_crc32c.value(body)
     return Sealed(envelope.plant, envelope.epoch, envelope.stream, envelope.first, count, crc, body)
 

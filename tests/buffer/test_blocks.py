@@ -11,7 +11,9 @@ import pytest
 from appliance.buffer import buffer as buffer_module
 from appliance.buffer import keeper as keeper_module
 from appliance.buffer import schema
+from appliance.buffer.blocks import chained, new_blocks
 from appliance.buffer.buffer import Buffer
+from appliance.buffer.store import Store
 from appliance.contract.columns import encode
 from appliance.contract.envelope import BODY_BYTES_MAX, open_sealed
 from appliance.contract.reading import Reading, Stream
@@ -138,3 +140,36 @@ async def test_a_damaged_block_is_passed_over_and_said(tmp_path: Path, caplog: p
         batch = await (await buffer.cursor("page")).batch(10)
         assert (batch.first, batch.entries[0].source_us) == (5_001, 5_001)
         assert "readings 1 to 5000 are damaged" in caplog.text
+
+
+async def test_a_block_that_is_sealed_a_second_time_changes_nothing(tmp_path: Path) -> None:
+    """A commit that was thought to have failed had gone through: the chain of digests goes on as if nothing was."""
+    path = tmp_path / "b.db"
+    async with Store.open(path, "northfield") as store:
+        entries = [reading(i) for i in range(1, 201)]
+        await store.write([(Stream.READINGS, 1, entries)])
+        one, two = (
+            new_blocks("northfield", store.epoch, Stream.READINGS, first, entries[first - 1 : first + 99])
+            for first in (1, 101)
+        )
+        for sealed in (one, one, two, one + two):
+            await store.write(sealed=sealed)
+        assert [(block.first, block.last) for block in await store.blocks(Stream.READINGS, 0, 9)] == [
+            (1, 100),
+            (101, 200),
+        ]
+        assert await store.latest() == {TOPIC: 200}
+    with sqlite3.connect(path) as db:
+        (head,) = db.execute("SELECT digest FROM stream WHERE name = 'readings'").fetchone()
+        assert head == chained(chained(b"", one[0].sealed.body), two[0].sealed.body)
+        assert db.execute("SELECT count(*) FROM chunk_readings").fetchone() == (0,)
+
+
+async def test_a_source_time_beyond_64_bits_does_not_stop_the_sealing(tmp_path: Path) -> None:
+    """A clock gone mad is kept as it is said, and is nobody's newest time."""
+    async with Buffer.open(tmp_path / "b.db", "northfield") as buffer:
+        await buffer.append([reading(i) for i in range(1, 4_999)])
+        await buffer.append([reading(4_999)._replace(source_us=2**70), reading(5_000)._replace(topic=TOPIC + "x")])
+        await sealed_to(buffer, 5_000)
+        assert (await buffer.latest()).get(TOPIC + "x") == 5_000
+        assert (await buffer._store.read(Stream.READINGS, 4_998, 1)).entries[0].source_us == 2**70

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from appliance.contract.columns import dumps, to_columns
 from appliance.contract.envelope import (
     BODY_BYTES_MAX,
+    PACKED_ENTRIES_MIN,
     Codec,
     Envelope,
     EnvelopeError,
@@ -27,6 +28,7 @@ from appliance.contract.envelope import (
 from appliance.contract.reading import INT64_MAX, INT64_MIN, Reading, Stream, storable
 
 TOPIC = "acme/northfield/utilities/boiler-house/feed/pmp-204/vibration_de"
+both_codecs = pytest.mark.parametrize("count", [3, PACKED_ENTRIES_MIN])
 time_us = st.integers(-(2**53), 2**53)
 values = st.one_of(
     st.none(),
@@ -65,9 +67,10 @@ def an_envelope(count: int = 3) -> Envelope:
     return Envelope("northfield", 42, Stream.READINGS, 1001, entries)
 
 
-@given(st.lists(readings, min_size=1, max_size=40), st.integers(1, 2**53))
-def test_what_is_sealed_opens_as_the_same_entries(entries: list[Reading], first: int) -> None:
-    """All value types keep type and bits, through the application properties and the body."""
+@given(st.lists(readings, min_size=1, max_size=40), st.sampled_from([1, PACKED_ENTRIES_MIN]), st.integers(1, 2**53))
+def test_what_is_sealed_opens_as_the_same_entries(entries: list[Reading], times: int, first: int) -> None:
+    """All value types keep type and bits, through the application properties and the body, in both codecs."""
+    entries = entries * times
     envelope = Envelope("northfield", 7, Stream.EVENTS, first, tuple(entries))
     sealed = seal(envelope)
     opened = open_sealed(Sealed.from_wire(sealed.properties(Lane.LIVE), sealed.body))
@@ -79,17 +82,19 @@ def test_what_is_sealed_opens_as_the_same_entries(entries: list[Reading], first:
     )
 
 
-def test_a_truncated_body_is_refused_at_every_length() -> None:
+@both_codecs
+def test_a_truncated_body_is_refused_at_every_length(count: int) -> None:
     """However much of the body is missing, the answer is an error and never a value."""
-    sealed = seal(an_envelope())
+    sealed = seal(an_envelope(count))
     for length in range(len(sealed.body)):
         with pytest.raises(EnvelopeError, match="bad-checksum"):
             open_sealed(replace(sealed, body=sealed.body[:length]))
 
 
-def test_every_flipped_bit_is_noticed() -> None:
+@both_codecs
+def test_every_flipped_bit_is_noticed(count: int) -> None:
     """CRC-32C finds each single bit that differs."""
-    sealed = seal(an_envelope())
+    sealed = seal(an_envelope(count))
     for position in range(len(sealed.body) * 8):
         body = bytearray(sealed.body)
         body[position // 8] ^= 1 << position % 8
@@ -97,10 +102,11 @@ def test_every_flipped_bit_is_noticed() -> None:
             open_sealed(replace(sealed, body=bytes(body)))
 
 
+@both_codecs
 @pytest.mark.parametrize("key", ["plant", "epoch", "stream", "first", "count"])
-def test_properties_that_contradict_the_body_are_refused(key: str) -> None:
+def test_properties_that_contradict_the_body_are_refused(key: str, count: int) -> None:
     """An envelope cannot be passed off as another range, plant or stream."""
-    sealed = seal(an_envelope())
+    sealed = seal(an_envelope(count))
     properties = sealed.properties(Lane.LIVE)
     wrong = {"plant": "other", "epoch": 1, "stream": "events", "first": 1, "count": 2}[key]
     with pytest.raises(EnvelopeError, match="bad-properties"):
@@ -152,8 +158,10 @@ def test_an_integer_beyond_64_bits_is_kept_as_text() -> None:
     """A wide counter is never rounded."""
     assert storable(2**63) == "9223372036854775808"
     assert storable(INT64_MAX) == INT64_MAX
-    with pytest.raises(TypeError, match="storable"):
-        seal(replace(an_envelope(1), entries=(an_envelope(1).entries[0]._replace(value=2**64),)))
+    for count in (1, PACKED_ENTRIES_MIN):
+        wide = [entry._replace(value=2**64) for entry in an_envelope(count).entries]
+        with pytest.raises(TypeError, match="storable"):
+            seal(replace(an_envelope(), entries=tuple(wide)))
 
 
 def as_json(envelope: Envelope) -> Sealed:
@@ -174,10 +182,11 @@ def test_envelopes_of_the_older_codec_stay_readable(entries: list[Reading]) -> N
 
 def test_a_time_beyond_64_bits_is_written_in_the_older_codec() -> None:
     """A clock gone mad costs compression, not the entry."""
-    entry = Reading(TOPIC, 1.5, 192, 2**70, -(2**70), 7, "opcua:plant")
-    sealed = seal(replace(an_envelope(1), entries=(entry,)))
+    entries = [entry._replace(source_us=2**70, server_us=-(2**70)) for entry in an_envelope(40).entries]
+    assert seal(an_envelope(40)).codec is Codec.PACKED
+    sealed = seal(replace(an_envelope(), entries=tuple(entries)))
     assert sealed.codec is Codec.JSON
-    assert open_sealed(sealed).entries == (entry,)
+    assert open_sealed(sealed).entries == tuple(entries)
 
 
 @pytest.mark.parametrize("seed", range(10))
