@@ -112,7 +112,10 @@ def _count(report: Report, stream: Stream, first: int, count: int) -> None:
 
 def _explain(report: Report, entries: Sequence[Reading]) -> None:
     for entry in entries:
-        if entry.origin == GAP_ORIGIN and (gap := Gap.from_entry(entry)).epoch == report.epoch:
+        if entry.origin != GAP_ORIGIN:
+            continue
+        gap = Gap.from_entry(entry)
+        if gap.epoch == report.epoch and gap.first <= gap.last:
             report.explained[gap.stream].append((gap.first, gap.last))
 
 
