@@ -151,6 +151,7 @@ class Buffer:
 
     async def cursor(self, name: str, stream: Stream = Stream.READINGS) -> "Cursor":
         """The named follower's cursor, where it stood when it last moved."""
+        self.keeper.following.add((name, stream))
         with self._sound():
             stored = await self._store.cursor(name, stream)
         return Cursor(self, name, stream, stored.seq, stored.state)

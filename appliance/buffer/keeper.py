@@ -30,6 +30,14 @@ DROPPED_BLOCKS_MAX = 200
 """Blocks that one transaction drops."""
 
 
+FORSAKEN_S = 86_400.0
+"""A cursor that nobody has opened in a run of this length does not count any more."""
+_FORSAKEN_TEXT = (
+    "buffer: nobody has followed %s of %s for a day, so nothing is kept for it any more; "
+    "`plantward buffer cursors` removes it"
+)
+
+
 class Commit(Protocol):
     """The writer's door for the Keeper: blocks sealed, ranges dropped and their gaps, one transaction."""
 
@@ -64,6 +72,10 @@ class Keeper:
         """Producers have to wait: the policy is to reject, and nothing more can leave."""
         self.days_to_full: float | None = None
         self.dropped_entries = 0
+        self.following: set[tuple[str, Stream]] = set()
+        """The cursors that someone has opened in this run."""
+        self.forsaken: dict[Stream, dict[str, int]] = {stream: {} for stream in Stream}
+        """Cursors that nobody moves any more, and so do not count; with the entries that wait for them."""
 
     @property
     def is_behind(self) -> bool:
@@ -179,7 +191,7 @@ class Keeper:
         stream = Stream.READINGS
         blocks = await self._store.blocks(stream, 0, DROPPED_BLOCKS_MAX)
         if self._bounds.policy is Policy.REJECT:
-            taken_to = await self._store.slowest(stream)
+            taken_to = await self._slowest(stream)
             blocks = [block for block in blocks if block.last <= taken_to]
         chosen = await self._thinned(stream, blocks, excess) or oldest(blocks, excess)
         await self._drop(stream, chosen, reason, commit)
@@ -221,7 +233,7 @@ class Keeper:
             if block.size and (sealed := await self._store.sealed(stream, block.first - 1)):
                 topics.update(dict.fromkeys(await asyncio.to_thread(_topics, sealed)))
         first, last = blocks[0].first, blocks[-1].last
-        taken_to = await self._store.slowest(stream)
+        taken_to = await self._slowest(stream)
         unread = sum(max(0, min(block.count, block.last - taken_to)) for block in blocks)
         gap = Gap(
             epoch=self._store.epoch,
@@ -237,6 +249,17 @@ class Keeper:
             to_us=max(block.to_us for block in blocks),
         )
         return gap.entry(self._topic, now_us())
+
+    async def _slowest(self, stream: Stream) -> int:
+        """The number of the last entry that every follower has taken; 0 when nobody follows."""
+        cursors = await self._store.cursors(stream)
+        if monotonic() - self._started_s < FORSAKEN_S:
+            return min(cursors.values(), default=0)
+        forsaken = [name for name in cursors if (name, stream) not in self.following]
+        for name in set(forsaken) - set(self.forsaken[stream]):
+            log.warning(_FORSAKEN_TEXT, name, stream)
+        self.forsaken[stream] = {name: self._last(stream) - cursors.pop(name) for name in forsaken}
+        return min(cursors.values(), default=self._last(stream) if forsaken else 0)
 
     def _is_tight(self, room: Room) -> bool:
         """Whether room that has just been made would be gone with the next appends."""

@@ -76,6 +76,24 @@ def cursors(path: Path) -> list[tuple[str, Stream, int, str]]:
         return []
 
 
+def last_numbers(path: Path) -> dict[Stream, int]:
+    """The number of the newest entry of each stream; raises ValueError when that cannot be read."""
+    try:
+        with closing(sqlite3.connect(path)) as db:
+            return {Stream(name): last for name, last in db.execute("SELECT name, last FROM stream")}
+    except sqlite3.DatabaseError as error:
+        raise ValueError(f"{path}: cannot be read as a log ({error}); `plantward buffer repair` mends it") from error
+
+
+def forget_cursor(path: Path, name: str) -> int:
+    """Remove the cursors of this name from a log that nobody is using; gives how many there were."""
+    try:
+        with closing(sqlite3.connect(path)) as db, db:
+            return db.execute("DELETE FROM cursor WHERE name = ?", (name,)).rowcount
+    except sqlite3.DatabaseError as error:
+        raise ValueError(f"{path}: cannot be written ({error}); `plantward buffer repair` mends it") from error
+
+
 def _stream_pieces(db: sqlite3.Connection, stream: Stream, report: Report) -> Iterator[Piece]:
     head, expected = b"", 0
     for table in (f"block_{stream.value}", f"chunk_{stream.value}"):
