@@ -26,7 +26,7 @@ from appliance.broker.republish import Republisher
 from appliance.buffer.buffer import Buffer
 from appliance.buffer.history import History
 from appliance.buffer.history_store import HistoryStore
-from appliance.buffer.retention import Bounds, Policy
+from appliance.buffer.retention import Bounds, Branch, Policy
 from appliance.config import BufferConfig, Config, UplinkConfig, address
 from appliance.connectors.opcua import OpcUaConnector
 from appliance.contract.reading import Stream
@@ -99,7 +99,8 @@ async def main(config: Config) -> None:
 
 def bounds_of(config: BufferConfig) -> Bounds:
     """What the log may take, as the Buffer knows it."""
-    return Bounds(int(config.size_max), float(config.age_max), int(config.free_min), Policy(config.policy))
+    branches = tuple(Branch(branch.topic, Policy(branch.policy)) for branch in config.branch)
+    return Bounds(int(config.size_max), float(config.age_max), int(config.free_min), Policy(config.policy), branches)
 
 
 def uplink_for(config: UplinkConfig) -> Uplink | None:

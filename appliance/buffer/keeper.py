@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 from typing import Protocol
 
+from appliance.buffer.admission import CURSOR, Admission
 from appliance.buffer.blocks import Block, NewBlock, Run, new_blocks
 from appliance.buffer.damage import damage_alarm, set_apart
 from appliance.buffer.quarantine import Quarantine
@@ -56,7 +57,9 @@ class Keeper:
         root: str,
         last: Callable[[Stream], int],
         remembered: Callable[[Stream, int, int], Run | None],
+        admission: Admission,
     ) -> None:
+        self._admission = admission
         self._store, self._bounds, self._last, self._remembered = store, bounds, last, remembered
         self._root, self._topic = root, gap_topic(root, store.plant)
         self._quarantine = Quarantine(store.path.parent / "quarantine")
@@ -180,8 +183,17 @@ class Keeper:
         else:
             self._looked_bytes = appended_bytes
         self._say_full(self._bounds.policy is Policy.REJECT and (excess > 0 or (self.is_full and self._is_tight(room))))
+        if self._admission.has_branches:
+            await self._look_at_branches(room)
         self._growth.sample(monotonic(), room.used_bytes)
         self.days_to_full = self._growth.days_to_full(room, self._bounds)
+
+    async def _look_at_branches(self, room: Room) -> None:
+        oldest_block = await self._store.blocks(Stream.READINGS, 0, 1)
+        first = oldest_block[0].first if oldest_block else self.sealed_to[Stream.READINGS] + 1
+        last = self._last(Stream.READINGS)
+        unsent = last - max(first - 1, await self._slowest(Stream.READINGS))
+        self._admission.see(self._bounds.tightness(room, unsent / max(1, last - first + 1)))
 
     async def shrink(self, excess: int, reason: GapReason, commit: Commit) -> bool:
         """Drop blocks as the policy says; False when nothing could go.
@@ -253,6 +265,7 @@ class Keeper:
     async def _slowest(self, stream: Stream) -> int:
         """The number of the last entry that every follower has taken; 0 when nobody follows."""
         cursors = await self._store.cursors(stream)
+        cursors.pop(CURSOR, None)  # It follows nothing, it only keeps a count.
         if monotonic() - self._started_s < FORSAKEN_S:
             return min(cursors.values(), default=0)
         forsaken = [name for name in cursors if (name, stream) not in self.following]

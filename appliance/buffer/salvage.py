@@ -10,7 +10,7 @@ from typing import NamedTuple
 from appliance.buffer.blocks import chained
 from appliance.buffer.chunks import decode
 from appliance.contract.envelope import Sealed, open_sealed
-from appliance.contract.gap import GAP_ORIGIN, Gap
+from appliance.contract.gap import GAP_ORIGIN, Gap, GapReason
 from appliance.contract.reading import Reading, Stream
 
 
@@ -133,7 +133,8 @@ def _explain(report: Report, entries: Sequence[Reading]) -> None:
         if entry.origin != GAP_ORIGIN:
             continue
         gap = Gap.from_entry(entry)
-        if gap.epoch == report.epoch and gap.first <= gap.last:
+        has_left = gap.first <= gap.last and gap.reason is not GapReason.CARRIED  # What was carried is still here.
+        if gap.epoch == report.epoch and has_left:
             report.explained[gap.stream].append((gap.first, gap.last))
 
 

@@ -29,6 +29,8 @@ class GapReason(StrEnum):
     """Nothing is lost: the range was not sent yet, and goes on under numbers of the next epoch."""
     OVERFLOW = "overflow"
     """A server's queue was too short: values never came here, and never got numbers."""
+    THINNED = "thinned"
+    """Every second reading of a branch was not let in while the log was tight: they never got numbers."""
     MISSED = "missed"
     """Notifications of a server never came and it no longer has them: their values never got numbers."""
 
@@ -37,7 +39,8 @@ class GapReason(StrEnum):
 class Gap:
     """Entries `first` to `last` of `(epoch, stream)`, dropped in the transaction that wrote this event.
 
-    What was lost before it got a number has epoch 0 and the empty range 0 to -1; its count is the least it can be.
+    What was lost before it got a number has epoch 0 and the empty range 0 to -1; its count is the least it
+    can be; that of thinned readings is exact.
     """
 
     epoch: int
