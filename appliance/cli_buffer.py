@@ -12,7 +12,7 @@ import typer
 
 from appliance.buffer.buffer import Buffer
 from appliance.buffer.renewal import renew
-from appliance.buffer.salvage import Report, pieces
+from appliance.buffer.salvage import Report, cursors, forget_cursor, last_numbers, pieces
 from appliance.buffer.schema import StoreError
 from appliance.contract.reading import Reading, Stream, message_id
 from appliance.folder import FolderError, owned
@@ -78,6 +78,23 @@ def repair(file: FileArgument, root: RootOption = "acme") -> None:
         report, aside = asyncio.run(renew(file, report.plant, root))
     _tell(report)
     typer.echo(f"{file} is a new log of a new epoch; the old one is kept as {aside.name}")
+
+
+@app.command("cursors")
+def list_cursors(
+    file: FileArgument, forget: Annotated[str, typer.Option(help="Remove the cursors of this name.")] = ""
+) -> None:
+    """Say how far each follower of the log has come; or remove one that is no more."""
+    with _mistakes():
+        if forget:
+            with owned(_existing(file).parent):
+                count = forget_cursor(file, forget)
+            if not count:
+                raise FolderError(f"{file} has no cursor {forget!r}; without --forget the command lists them")
+            typer.echo(f"{forget} is forgotten; should it follow again, it begins at the front")
+        lasts = last_numbers(_existing(file))
+        for name, stream, seq, _ in cursors(file):
+            typer.echo(f"{name}: {stream} up to {seq:,}, {lasts[stream] - seq:,} wait for it")
 
 
 async def _imported(source: Path, file: Path, plant: str) -> int:

@@ -99,6 +99,24 @@ class BrokerConfig:
 
 
 @dataclass(frozen=True, slots=True, config=_STRICT)
+class BranchConfig:
+    """A part of the namespace whose new readings give way first when the log is tight."""
+
+    topic: str
+    policy: Literal["reject", "thin"]
+
+    @field_validator("topic")
+    @classmethod
+    def _is_branch(cls, topic: str) -> str:
+        levels = topic.split("/")
+        try:
+            Topic.parse("/".join([*levels, *LEVELS[len(levels) :]]))
+        except TopicError as error:
+            raise ValueError(f"{error.level}: {error.reason}; {error.hint}") from error
+        return topic
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
 class BufferConfig:
     """What the durable log may take: bytes, age, and what the disk must keep free; and what happens at the bound."""
 
@@ -106,6 +124,7 @@ class BufferConfig:
     age_max: Age = 14 * 86_400
     free_min: ByteSize = ByteSize(1_000_000_000)
     policy: Literal["drop-oldest", "reject", "thin"] = "drop-oldest"
+    branch: tuple[BranchConfig, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, config=_STRICT)

@@ -11,6 +11,7 @@ events ◄┼──────────────────────�
 
 import logging
 import socket
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -29,9 +30,10 @@ from appliance.buffer.history import History
 from appliance.buffer.history_store import HistoryStore
 from appliance.buffer.ledger import Ledger
 from appliance.buffer.ledger_store import LedgerStore
-from appliance.buffer.retention import Bounds, Policy
+from appliance.buffer.retention import Bounds, Branch, Policy
 from appliance.config import BufferConfig, Config, UplinkConfig, address
 from appliance.connectors.opcua import OpcUaConnector
+from appliance.contract.gap import Gap, source_gap_topic
 from appliance.contract.reading import Stream
 from appliance.folder import FolderError
 from appliance.health import Health
@@ -69,8 +71,8 @@ async def main(config: Config) -> None:
         app = create_app(view, config.plant.name, health.status, health.metrics, health.ready, past=history)
         server = WebServer(config.http.bind, app)
         predictor = Predictor(buffer, await buffer.cursor("predictor"), model, config.equipment)
+        watchman = await Watchman.following(buffer, config.namespace.root, lambda: buffer.makes_wait)
         alarms = await Alarms.following(buffer, config.equipment, config.inference.threshold or model.threshold)
-        watchman = await Watchman.following(buffer, config.namespace.root, lambda: buffer.keeper.is_full)
         broker = EmbeddedBroker(config.broker, buffer, config.namespace.root, config.namespace.enforce)
         republisher = await Republisher.following(buffer, broker)
 
@@ -93,13 +95,14 @@ async def main(config: Config) -> None:
             health.ask("inference", predictor.status)
             parts.start("alarms", alarms.run)
             health.ask("alarms", alarms.status)
-            parts.start("own alarms", watchman.run)
-            health.ask("own alarms", watchman.status)
+            parts.start("watchman", watchman.run)
+            health.ask("watchman", watchman.status)
             parts.start("broker", broker.run)
             health.ask("broker", broker.statistics)
             parts.start("republisher", republisher.run)
             for source in config.source:
-                connector = OpcUaConnector(source, buffer.append, now_us, buffer.latest)
+                tell = partial(tell_losses, buffer, source_gap_topic(config.namespace.root, buffer.plant, source.name))
+                connector = OpcUaConnector(source, buffer.append, now_us, buffer.latest, tell=tell)
                 parts.start(f"connector {source.name}", connector.run)
                 health.ask(f"connector {source.name}", connector.status)
             log.info("appliance: plant %s runs, page on http://%s", config.plant.name, config.http.bind)
@@ -107,9 +110,15 @@ async def main(config: Config) -> None:
         log.info("appliance: plant %s has stopped, %d readings in the log", config.plant.name, buffer.last())
 
 
+async def tell_losses(buffer: Buffer, topic: str, gaps: Sequence[Gap]) -> None:
+    """Write down what a source lost before it came here."""
+    await buffer.append([gap.entry(topic, now_us()) for gap in gaps], Stream.EVENTS)
+
+
 def bounds_of(config: BufferConfig) -> Bounds:
     """What the log may take, as the Buffer knows it."""
-    return Bounds(int(config.size_max), float(config.age_max), int(config.free_min), Policy(config.policy))
+    branches = tuple(Branch(branch.topic, Policy(branch.policy)) for branch in config.branch)
+    return Bounds(int(config.size_max), float(config.age_max), int(config.free_min), Policy(config.policy), branches)
 
 
 def uplink_for(config: UplinkConfig) -> Uplink | None:
@@ -167,5 +176,8 @@ def buffer_status(buffer: Buffer, config: Config) -> dict[str, Any]:
         "sealed_events": keeper.sealed_to[Stream.EVENTS],
         "dropped_entries": keeper.dropped_entries,
         "is_full": keeper.is_full,
+        "is_tight": buffer.admission.is_tight,
+        "thinned_readings": buffer.admission.thinned_entries,
+        "forsaken_cursors": keeper.forsaken[Stream.READINGS],
         "days_to_full": None if keeper.days_to_full is None else round(keeper.days_to_full, 2),
     }

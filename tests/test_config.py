@@ -113,3 +113,13 @@ def test_an_age_is_written_with_its_unit(text: str, age_s: int) -> None:
     assert config.buffer.age_max == age_s
     with pytest.raises(ConfigError, match="'14 moons' is not an age"):
         parse('[plant]\nname = "p"\ndata = "."\n[buffer]\nage_max = "14 moons"\n')
+
+
+def test_branches_of_the_buffer_are_checked() -> None:
+    """A branch begins like a topic and has one of two policies; anything else is named with its line."""
+    plant = '[plant]\nname = "north"\ndata = "/var/lib/plantward"\n[[buffer.branch]]\n'
+    config = parse(f'{plant}topic = "acme/north/utilities"\npolicy = "thin"\n')
+    assert [(branch.topic, branch.policy) for branch in config.buffer.branch] == [("acme/north/utilities", "thin")]
+    for faulty in ('topic = "acme/north/"\npolicy = "thin"', 'topic = "acme"\npolicy = "drop-oldest"'):
+        with pytest.raises(ConfigError, match=r"plant.toml:[56]: buffer\.branch"):
+            parse(f"{plant}{faulty}\n")

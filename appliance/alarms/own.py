@@ -21,7 +21,7 @@ FREE_AFTER_S: Final = 60.0
 """Producers wait so long before the alarm is raised, and go on so long before it is cleared."""
 _DROPS: Final = (GapReason.SIZE, GapReason.AGE, GapReason.DISK)
 _FULL_TEXT: Final = (
-    "The log is full and its policy is to reject: machines wait, and values they do not keep are lost. "
+    "The log has no room for readings whose policy is to reject: machines wait, and what they do not keep is lost. "
     "Bring the cloud link back, or give the log more room ([buffer] size_max)"
 )
 

@@ -10,8 +10,10 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from time import monotonic
 from typing import NamedTuple, Self
 
+from appliance.buffer.admission import CURSOR, Admission
 from appliance.buffer.blocks import NewBlock, Run
 from appliance.buffer.damage import LogDamaged, is_corrupt
 from appliance.buffer.keeper import Keeper
@@ -19,9 +21,9 @@ from appliance.buffer.renewal import finish, is_damaged, renew, suspect, suspici
 from appliance.buffer.retention import Bounds, Policy
 from appliance.buffer.store import Dropped, Store
 from appliance.contract.envelope import Sealed
-from appliance.contract.gap import GapReason
+from appliance.contract.gap import GapReason, gap_topic
 from appliance.contract.reading import Reading, Stream
-from appliance.supervisor import supervise
+from appliance.supervisor import now_us, supervise
 
 log = logging.getLogger(__name__)
 
@@ -103,10 +105,12 @@ class _Tail:
 class Buffer:
     """Appends are grouped, one transaction each; an append returns when its entries are on disk."""
 
-    def __init__(self, store: Store, bounds: Bounds, root: str, lasts: dict[Stream, int]) -> None:
+    def __init__(self, store: Store, bounds: Bounds, root: str, lasts: dict[Stream, int], thinned: str) -> None:
         self.plant, self.epoch = store.plant, store.epoch
         self._store, self._bounds = store, bounds
-        self.keeper = Keeper(store, bounds, root, self.last, self._remembered)
+        self.admission = Admission(bounds.branches, thinned)
+        self.keeper = Keeper(store, bounds, root, self.last, self._remembered, self.admission)
+        self._gap_topic = gap_topic(root, store.plant)
         self._tails = {stream: _Tail(last) for stream, last in lasts.items()}
         self._waiting: deque[_Write] = deque()
         self._waiting_entries = 0
@@ -132,7 +136,8 @@ class Buffer:
         await asyncio.to_thread(suspicion(path).unlink, missing_ok=True)
         async with Store.open(path, plant) as store:
             lasts = {stream: await store.last(stream) for stream in Stream}
-            buffer = cls(store, bounds or Bounds(), root, lasts)
+            thinned = (await store.cursor(CURSOR, Stream.EVENTS)).state
+            buffer = cls(store, bounds or Bounds(), root, lasts, thinned)
             await buffer.keeper.start()
             async with supervise() as parts:
                 parts.start("buffer", buffer._write_groups)
@@ -148,13 +153,33 @@ class Buffer:
         Raises TypeError, ValueError or OverflowError when an entry cannot be kept; then none of these entries is.
         """
         while self._waiting_entries > WAITING_ENTRIES_MAX or (
-            (self.keeper.is_full or self.keeper.is_behind) and entries and stream is Stream.READINGS
+            (self.keeper.is_full or self.keeper.is_behind or self.admission.must_wait(entries))
+            and entries
+            and stream is Stream.READINGS
         ):
             await self._settled.wait()
+        if self.admission.is_tight and stream is Stream.READINGS:
+            entries, moves = self._let_in(entries, moves)
         return await self._wish(_Write(stream, entries, moves, asyncio.get_running_loop().create_future()))
+
+    def _let_in(self, entries: Sequence[Reading], moves: Sequence[Move]) -> tuple[Sequence[Reading], Sequence[Move]]:
+        """What of these comes in while the log is tight; the count of the others is committed with it."""
+        admitted = self.admission.let_in(entries)
+        return admitted, moves if admitted is entries else [*moves, self._counted()]
+
+    def _counted(self) -> Move:
+        """The count of thinned readings as it stands, to be committed."""
+        last = self.last(Stream.EVENTS)
+        return Move(Cursor(self, CURSOR, Stream.EVENTS, last, ""), last, self.admission.state())
+
+    @property
+    def makes_wait(self) -> bool:
+        """Whether producers have to wait for room, all of them or those of a branch."""
+        return self.keeper.is_full or self.admission.is_holding
 
     async def cursor(self, name: str, stream: Stream = Stream.READINGS) -> "Cursor":
         """The named follower's cursor, where it stood when it last moved."""
+        self.keeper.following.add((name, stream))
         with self._sound():
             stored = await self._store.cursor(name, stream)
         return Cursor(self, name, stream, stored.seq, stored.state)
@@ -256,6 +281,8 @@ class Buffer:
                 with self._sound():
                     await self.keeper.work(self._kept)
                 self._settle()  # Producers that wait for room look again.
+                if gap := self.admission.due(monotonic()):
+                    await self.append([gap.entry(self._gap_topic, now_us())], Stream.EVENTS, [self._counted()])
 
     async def _kept(self, sealed: Sequence[NewBlock], dropped: Sequence[Dropped], gaps: Sequence[Reading]) -> None:
         done = asyncio.get_running_loop().create_future()

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 from typing import Protocol
 
+from appliance.buffer.admission import CURSOR, Admission
 from appliance.buffer.blocks import Block, NewBlock, Run, new_blocks
 from appliance.buffer.damage import damage_alarm, set_apart
 from appliance.buffer.quarantine import Quarantine
@@ -30,6 +31,14 @@ DROPPED_BLOCKS_MAX = 200
 """Blocks that one transaction drops."""
 
 
+FORSAKEN_S = 86_400.0
+"""A cursor that nobody has opened in a run of this length does not count any more."""
+_FORSAKEN_TEXT = (
+    "buffer: nobody has followed %s of %s for a day, so nothing is kept for it any more; "
+    "`plantward buffer cursors` removes it"
+)
+
+
 class Commit(Protocol):
     """The writer's door for the Keeper: blocks sealed, ranges dropped and their gaps, one transaction."""
 
@@ -48,7 +57,9 @@ class Keeper:
         root: str,
         last: Callable[[Stream], int],
         remembered: Callable[[Stream, int, int], Run | None],
+        admission: Admission,
     ) -> None:
+        self._admission = admission
         self._store, self._bounds, self._last, self._remembered = store, bounds, last, remembered
         self._root, self._topic = root, gap_topic(root, store.plant)
         self._quarantine = Quarantine(store.path.parent / "quarantine")
@@ -64,6 +75,10 @@ class Keeper:
         """Producers have to wait: the policy is to reject, and nothing more can leave."""
         self.days_to_full: float | None = None
         self.dropped_entries = 0
+        self.following: set[tuple[str, Stream]] = set()
+        """The cursors that someone has opened in this run."""
+        self.forsaken: dict[Stream, dict[str, int]] = {stream: {} for stream in Stream}
+        """Cursors that nobody moves any more, and so do not count; with the entries that wait for them."""
 
     @property
     def is_behind(self) -> bool:
@@ -168,8 +183,17 @@ class Keeper:
         else:
             self._looked_bytes = appended_bytes
         self._say_full(self._bounds.policy is Policy.REJECT and (excess > 0 or (self.is_full and self._is_tight(room))))
+        if self._admission.has_branches:
+            await self._look_at_branches(room)
         self._growth.sample(monotonic(), room.used_bytes)
         self.days_to_full = self._growth.days_to_full(room, self._bounds)
+
+    async def _look_at_branches(self, room: Room) -> None:
+        oldest_block = await self._store.blocks(Stream.READINGS, 0, 1)
+        first = oldest_block[0].first if oldest_block else self.sealed_to[Stream.READINGS] + 1
+        last = self._last(Stream.READINGS)
+        unsent = last - max(first - 1, await self._slowest(Stream.READINGS))
+        self._admission.see(self._bounds.tightness(room, unsent / max(1, last - first + 1)))
 
     async def shrink(self, excess: int, reason: GapReason, commit: Commit) -> bool:
         """Drop blocks as the policy says; False when nothing could go.
@@ -179,7 +203,7 @@ class Keeper:
         stream = Stream.READINGS
         blocks = await self._store.blocks(stream, 0, DROPPED_BLOCKS_MAX)
         if self._bounds.policy is Policy.REJECT:
-            taken_to = await self._store.slowest(stream)
+            taken_to = await self._slowest(stream)
             blocks = [block for block in blocks if block.last <= taken_to]
         chosen = await self._thinned(stream, blocks, excess) or oldest(blocks, excess)
         await self._drop(stream, chosen, reason, commit)
@@ -221,7 +245,7 @@ class Keeper:
             if block.size and (sealed := await self._store.sealed(stream, block.first - 1)):
                 topics.update(dict.fromkeys(await asyncio.to_thread(_topics, sealed)))
         first, last = blocks[0].first, blocks[-1].last
-        taken_to = await self._store.slowest(stream)
+        taken_to = await self._slowest(stream)
         unread = sum(max(0, min(block.count, block.last - taken_to)) for block in blocks)
         gap = Gap(
             epoch=self._store.epoch,
@@ -237,6 +261,18 @@ class Keeper:
             to_us=max(block.to_us for block in blocks),
         )
         return gap.entry(self._topic, now_us())
+
+    async def _slowest(self, stream: Stream) -> int:
+        """The number of the last entry that every follower has taken; 0 when nobody follows."""
+        cursors = await self._store.cursors(stream)
+        cursors.pop(CURSOR, None)  # It follows nothing, it only keeps a count.
+        if monotonic() - self._started_s < FORSAKEN_S:
+            return min(cursors.values(), default=0)
+        forsaken = [name for name in cursors if (name, stream) not in self.following]
+        for name in set(forsaken) - set(self.forsaken[stream]):
+            log.warning(_FORSAKEN_TEXT, name, stream)
+        self.forsaken[stream] = {name: self._last(stream) - cursors.pop(name) for name in forsaken}
+        return min(cursors.values(), default=self._last(stream) if forsaken else 0)
 
     def _is_tight(self, room: Room) -> bool:
         """Whether room that has just been made would be gone with the next appends."""

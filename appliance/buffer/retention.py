@@ -33,6 +33,16 @@ class Policy(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Branch:
+    """A part of the namespace whose new readings give way first: they wait, or every second of them comes in."""
+
+    topic: str
+    """The levels the branch begins with, such as `acme/north/utilities`."""
+    policy: Policy
+    """`REJECT` or `THIN`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Bounds:
     """How much the log may take, for how long, and what the disk must keep free."""
 
@@ -40,6 +50,7 @@ class Bounds:
     age_max_s: float = math.inf
     free_min_bytes: int = 1_000_000_000
     policy: Policy = Policy.DROP_OLDEST
+    branches: tuple[Branch, ...] = ()
 
     @property
     def used_max_bytes(self) -> int:
@@ -50,6 +61,11 @@ class Bounds:
     def unseen_max_bytes(self) -> int:
         """What may be written before the bounds are looked at, or producers wait for that."""
         return max(0, self.size_max_bytes - WAL_BYTES) // LEEWAY
+
+    def tightness(self, room: Room, unsent_share: float) -> float:
+        """Which part of all that the log could take holds what some follower still needs; 1 is all of it."""
+        could_take = room.used_bytes + room.spare_bytes + room.disk_free_bytes - self.free_min_bytes
+        return room.used_bytes * unsent_share / max(1, min(self.used_max_bytes, could_take))
 
     def excess(self, room: Room) -> tuple[int, GapReason]:
         """How many bytes must go now, with some to spare so that it is not done for every block; 0 when none."""

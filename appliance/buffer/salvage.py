@@ -10,7 +10,7 @@ from typing import NamedTuple
 from appliance.buffer.blocks import chained
 from appliance.buffer.chunks import decode
 from appliance.contract.envelope import Sealed, open_sealed
-from appliance.contract.gap import GAP_ORIGIN, Gap
+from appliance.contract.gap import GAP_ORIGIN, Gap, GapReason
 from appliance.contract.reading import Reading, Stream
 
 
@@ -76,6 +76,24 @@ def cursors(path: Path) -> list[tuple[str, Stream, int, str]]:
         return []
 
 
+def last_numbers(path: Path) -> dict[Stream, int]:
+    """The number of the newest entry of each stream; raises ValueError when that cannot be read."""
+    try:
+        with closing(sqlite3.connect(path)) as db:
+            return {Stream(name): last for name, last in db.execute("SELECT name, last FROM stream")}
+    except sqlite3.DatabaseError as error:
+        raise ValueError(f"{path}: cannot be read as a log ({error}); `plantward buffer repair` mends it") from error
+
+
+def forget_cursor(path: Path, name: str) -> int:
+    """Remove the cursors of this name from a log that nobody is using; gives how many there were."""
+    try:
+        with closing(sqlite3.connect(path)) as db, db:
+            return db.execute("DELETE FROM cursor WHERE name = ?", (name,)).rowcount
+    except sqlite3.DatabaseError as error:
+        raise ValueError(f"{path}: cannot be written ({error}); `plantward buffer repair` mends it") from error
+
+
 def _stream_pieces(db: sqlite3.Connection, stream: Stream, report: Report) -> Iterator[Piece]:
     head, expected = b"", 0
     for table in (f"block_{stream.value}", f"chunk_{stream.value}"):
@@ -112,7 +130,11 @@ def _count(report: Report, stream: Stream, first: int, count: int) -> None:
 
 def _explain(report: Report, entries: Sequence[Reading]) -> None:
     for entry in entries:
-        if entry.origin == GAP_ORIGIN and (gap := Gap.from_entry(entry)).epoch == report.epoch:
+        if entry.origin != GAP_ORIGIN:
+            continue
+        gap = Gap.from_entry(entry)
+        has_left = gap.first <= gap.last and gap.reason is not GapReason.CARRIED  # What was carried is still here.
+        if gap.epoch == report.epoch and has_left:
             report.explained[gap.stream].append((gap.first, gap.last))
 
 

@@ -88,9 +88,10 @@ class Store:
             row = await rows.fetchone()
         return StoredCursor(*row) if row else StoredCursor(0, "")
 
-    async def slowest(self, stream: Stream) -> int:
-        """The number of the last entry that every follower has taken; 0 when nobody follows."""
-        return await self._number("SELECT coalesce(min(seq), 0) FROM cursor WHERE stream = ?", stream)
+    async def cursors(self, stream: Stream) -> dict[str, int]:
+        """Where each follower of the stream stands."""
+        async with self._reader.execute("SELECT name, seq FROM cursor WHERE stream = ?", (stream,)) as rows:
+            return {name: seq async for name, seq in rows}
 
     async def latest(self) -> dict[str, int]:
         """The newest source time of each topic that ever had a reading."""

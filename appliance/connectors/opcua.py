@@ -10,18 +10,22 @@ from asyncua import ua
 from asyncua.ua.uaerrors import UaError
 
 from appliance.connectors.backoff import Backoff
+from appliance.connectors.losses import Losses
 from appliance.connectors.opcua_link import Joined, Link, Subscription
 from appliance.connectors.opcua_status import OpcUaStatus, Pace
 from appliance.connectors.opcua_tags import Source, wanted_tags
 from appliance.connectors.opcua_values import Unreadable, sample_of
 from appliance.connectors.reconciler import Reconciler
 from appliance.connectors.repeats import Repeats
+from appliance.contract.gap import Gap
 from appliance.contract.reading import Reading
 
 log = logging.getLogger(__name__)
 
 Append = Callable[[Sequence[Reading]], Awaitable[object]]
 """Writes readings down; returns after the durable commit."""
+Tell = Callable[[Sequence[Gap]], Awaitable[object]]
+"""Writes down what was lost before it came here; returns after the durable commit."""
 
 SEQUENCE_MAX = 2**32 - 1
 MISSING_MAX = 1_000
@@ -44,12 +48,17 @@ async def _nothing() -> Mapping[str, int]:
     return {}
 
 
+async def _untold(_gaps: Sequence[Gap]) -> None:
+    return
+
+
 class OpcUaConnector:
     """Follows one OPC UA server: `append` first, acknowledge after.
 
     This is the only owner of reconnecting: each step of the back-off is one attempt. A cut connection rejoins
     its session and asks for missed notifications again; where the server forgot, everything is subscribed anew,
-    and values that the log has already are dropped. `latest` gives the newest source time per topic in the log.
+    and values that the log has already are dropped. `latest` gives the newest source time per topic in the log;
+    `tell` takes the Gaps of what the server says it dropped.
     """
 
     def __init__(
@@ -59,7 +68,9 @@ class OpcUaConnector:
         now_us: Callable[[], int],
         latest: Callable[[], Awaitable[Mapping[str, int]]] = _nothing,
         pace: Pace | None = None,
+        tell: Tell = _untold,
     ) -> None:
+        self._tell, self._losses = tell, Losses()
         self._config, self._append, self._now_us, self._latest = config, append, now_us, latest
         self._pace = pace or Pace()
         self._origin = f"opcua:{config.name}"
@@ -153,6 +164,9 @@ class OpcUaConnector:
             await self._fill_gap(int(message.SequenceNumber))
             if message.NotificationData:
                 await self._take(message)
+            if gaps := self._losses.due(monotonic()):
+                await self._tell(gaps)
+                self._losses.told(monotonic())
 
     async def _publish(self) -> ua.PublishResult | None:
         assert self._subscription is not None
@@ -190,6 +204,8 @@ class OpcUaConnector:
         missed += max(0, seq - MISSING_MAX - first)
         self._next_seq = seq
         if missed:
+            now_us = self._now_us()
+            self._losses.missed(missed, self._status.last_data_us or now_us, now_us)
             self._set(missed=self._status.missed + missed)
             log.warning(
                 "opcua %s: %d notifications from %d on are lost, the server no longer has them",
@@ -209,21 +225,27 @@ class OpcUaConnector:
     async def _take(self, message: ua.NotificationMessage) -> None:
         """Write a notification down; only then it may be acknowledged."""
         arrival_us = self._now_us()
-        sifted = self._repeats.sift(self._readings(message, arrival_us))
+        readings, overflowed = self._readings(message, arrival_us)
+        sifted = self._repeats.sift(readings)
         if sifted.readings:
             await self._append(sifted.readings)
         self._repeats.remember(sifted)
         self._next_seq = message.SequenceNumber + 1 if message.SequenceNumber < SEQUENCE_MAX else 1
         self._to_acknowledge.append(int(message.SequenceNumber))
+        if overflowed:
+            self._losses.overflowed(overflowed, self._status.last_data_us or arrival_us, arrival_us)
+            log.warning("opcua %s: the server's queue overflowed for %d tags", self._config.name, len(overflowed))
         self._set(
+            overflows=self._status.overflows + len(overflowed),
             readings=self._status.readings + len(sifted.readings),
             repeated=self._status.repeated + sifted.repeated,
             last_data_us=arrival_us,
         )
 
-    def _readings(self, message: ua.NotificationMessage, arrival_us: int) -> list[Reading]:
+    def _readings(self, message: ua.NotificationMessage, arrival_us: int) -> tuple[list[Reading], list[str]]:
+        """The readings of a notification, and the topics of those that follow others which the server dropped."""
         readings: list[Reading] = []
-        overflows = 0
+        overflowed: list[str] = []
         for data in message.NotificationData:
             if isinstance(data, ua.StatusChangeNotification):
                 self._is_worn_out = True
@@ -239,12 +261,10 @@ class OpcUaConnector:
                 except Unreadable as error:
                     self._tell_unreadable(item.tag.topic, error)
                     continue
-                overflows += sample.is_after_overflow
                 readings.append(sample.reading)
-        if overflows:
-            self._set(overflows=self._status.overflows + overflows)
-            log.warning("opcua %s: the server's queue overflowed for %d tags", self._config.name, overflows)
-        return readings
+                if sample.is_after_overflow:
+                    overflowed.append(item.tag.topic)
+        return readings, overflowed
 
     async def _leave(self) -> None:
         try:

@@ -29,11 +29,21 @@ class GapReason(StrEnum):
     """Nothing is lost: the range stands in the epoch before, whose followers had already taken it."""
     RENUMBERED = "renumbered"
     """Nothing is lost: the range was not sent yet, and goes on under numbers of the next epoch."""
+    OVERFLOW = "overflow"
+    """A server's queue was too short: values never came here, and never got numbers."""
+    THINNED = "thinned"
+    """Every second reading of a branch was not let in while the log was tight: they never got numbers."""
+    MISSED = "missed"
+    """Notifications of a server never came and it no longer has them: their values never got numbers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Entries `first` to `last` of `(epoch, stream)`, dropped in the transaction that wrote this event."""
+    """Entries `first` to `last` of `(epoch, stream)`, dropped in the transaction that wrote this event.
+
+    What was lost before it got a number has epoch 0 and the empty range 0 to -1; its count is the least it
+    can be; that of thinned readings is exact.
+    """
 
     epoch: int
     stream: Stream
@@ -70,6 +80,11 @@ class Gap:
 def own_equipment(root: str, plant: str) -> str:
     """The log's own place in the namespace: where its gaps and alarms are said."""
     return f"{root}/{plant}/plantward/buffer/retention/appliance"
+
+
+def source_gap_topic(root: str, plant: str, source: str) -> str:
+    """Where is said what a source lost before it came here."""
+    return f"{root}/{plant}/plantward/connectors/{source}/appliance/{GAP_TAG}"
 
 
 def gap_topic(root: str, plant: str) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
@@ -150,6 +151,42 @@ async def test_reject_makes_producers_wait_until_followers_have_caught_up(tmp_pa
         await cursor.advance(buffer.last())
         await idle(buffer)
         assert all(gap.unread == 0 for gap in await assert_gaps_explain(buffer))
+
+
+async def test_a_follower_that_is_no_more_does_not_block_producers_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A cursor that nobody has opened for a day of running counts no more; who comes back counts at once."""
+    bounds, path = Bounds(size_max_bytes=SIZE_MAX, free_min_bytes=0, policy=Policy.REJECT), tmp_path / "b.db"
+    async with Buffer.open(path, "northfield") as buffer:
+        await (await buffer.cursor("renamed-since")).advance(0)
+    async with Buffer.open(path, "northfield", bounds) as buffer, asyncio.TaskGroup() as group:
+
+        async def follow_and_produce() -> None:
+            cursor = await buffer.cursor("bridge")
+            while True:
+                await buffer.append(notes(buffer.last() + 1, 500))
+                await cursor.advance(buffer.last())
+                await asyncio.sleep(0.01)
+
+        producer = group.create_task(follow_and_produce())
+        deadline = monotonic() + 60
+        while not await stays_full(buffer):
+            assert monotonic() < deadline
+            await asyncio.sleep(0.02)
+        full_at = buffer.last()
+        assert buffer.keeper.forsaken[Stream.READINGS] == {}
+        monkeypatch.setattr(keeper_module, "FORSAKEN_S", 0.0)
+        await asyncio.wait_for(buffer.grown(Stream.READINGS, full_at + 5_000), 60)
+        assert buffer.keeper.forsaken[Stream.READINGS].keys() == {"renamed-since"}
+        assert caplog.text.count("nobody has followed renamed-since of readings") == 1
+        await buffer.cursor("renamed-since")
+        while not await stays_full(buffer):
+            assert monotonic() < deadline
+            await asyncio.sleep(0.02)
+        producer.cancel()
+        assert buffer.keeper.forsaken[Stream.READINGS] == {}
+        await assert_gaps_explain(buffer)
 
 
 async def test_what_is_too_old_leaves_sent_or_not(tmp_path: Path) -> None:

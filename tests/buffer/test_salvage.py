@@ -186,6 +186,22 @@ async def test_check_export_and_import(tmp_path: Path) -> None:
     assert (await run("check", str(tmp_path / "absent.db")))[0] == 2
 
 
+async def test_cursors_are_listed_and_forgotten(tmp_path: Path) -> None:
+    """Who follows, how far it has come, and the end of one that is no more; a name that is not there is said."""
+    path = tmp_path / "buffer.db"
+    await filled(path, 20_050)
+
+    async def run(*arguments: str) -> tuple[int, str]:
+        result = await asyncio.to_thread(CliRunner().invoke, app, ["buffer", "cursors", str(path), *arguments])
+        return result.exit_code, result.output
+
+    assert await run() == (0, "bridge: readings up to 12,000, 8,050 wait for it\n")
+    code, text = await run("--forget", "bridges")
+    assert (code, "no cursor 'bridges'" in text) == (2, True)
+    assert (await run("--forget", "bridge"))[0] == 0
+    assert await run() == (0, "")
+
+
 async def test_a_kill_during_renewal_costs_nothing(tmp_path: Path) -> None:
     """Killed after the damaged file was set aside: the new one is whole, and takes its place at the next start."""
     path = tmp_path / "buffer.db"
