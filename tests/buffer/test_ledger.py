@@ -217,7 +217,8 @@ async def test_nothing_is_asked_for_without_proof(tmp_path: Path) -> None:
         await its.buffer.append([reading(NOON_US + number) for number in range(1_000)])
         sender.acknowledge(Stream.READINGS, 1, 1_000)
         await its.counted()
-        first = its.receipt([])
+        first = its.receipt([(1, 100)])
+        its.receipt([(1, 200)], complete_to_us=first.at_us)
         its.clock.us += 86_400_000_000
         await its.buffer.append([reading(its.clock.us + number) for number in range(1_000)])
         sender.acknowledge(Stream.READINGS, 1_001, 2_000)
