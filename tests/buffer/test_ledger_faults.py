@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from ledgers import NOON_US, PUMPS, Clock, ToldSender, plant, reading
+from ledgers import NOON_US, PUMPS, Clock, Plant, ToldSender, plant, reading
 
 from appliance.buffer import buffer as buffer_module
 from appliance.buffer import keeper as keeper_module
@@ -200,12 +200,20 @@ async def filled(buffer: Buffer, count: int, at_us: int) -> None:
         await asyncio.sleep(0.01)
 
 
+async def filled_and_counted(its: Plant, count: int) -> None:
+    """As `filled`, while the Ledger keeps up."""
+    for _ in range(0, count, 500):
+        await filled(its.buffer, 500, its.clock.us)
+        await its.until(lambda: its.ledger.status().behind == 0)
+
+
 async def test_what_retention_dropped_is_counted_by_reason(tmp_path: Path, quick_keeper: None) -> None:
     """An outage outlasts the log: what was never sent is dropped by size, by equipment, and the rest turns green."""
     async with plant(tmp_path, bounds=SMALL) as its:
         its.sender.acknowledge(Stream.READINGS, 1, 700)
-        await filled(its.buffer, 25_000, its.clock.us)
+        await filled_and_counted(its, 25_000)
         its.clock.us += WINDOW_US + 40_000_000
+        await its.until(lambda: its.buffer.keeper.sealed_to[Stream.READINGS] == its.buffer.last())
         await its.counted()
         dropped = its.buffer.keeper.dropped_entries
         assert dropped > 1_000
@@ -224,10 +232,10 @@ async def test_what_retention_dropped_is_counted_by_reason(tmp_path: Path, quick
 async def test_what_was_acknowledged_and_then_dropped_waits_for_the_lake(tmp_path: Path, quick_keeper: None) -> None:
     """The drop is not why the lake has it not: it waits, and when it is proven to be lost, it is missing."""
     async with plant(tmp_path, bounds=SMALL) as its:
-        await filled(its.buffer, 3_000, its.clock.us)
+        await filled_and_counted(its, 3_000)
         its.sender.acknowledge(Stream.READINGS, 1, 3_000)
         await its.counted()
-        await filled(its.buffer, 25_000, its.clock.us)
+        await filled_and_counted(its, 25_000)
         its.sender.acknowledge(Stream.READINGS, 1, its.buffer.last())
         await its.counted()
         assert its.buffer.keeper.dropped_entries > 3_000
