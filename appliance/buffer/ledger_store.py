@@ -202,8 +202,7 @@ class LedgerStore:
         return pages * await _number(self._db, "PRAGMA page_size")
 
     async def _all(self, sql: str, *parameters: object) -> list[Any]:
-        async with self._reader.execute(sql, parameters) as rows:
-            return list(await rows.fetchall())
+        return list(await self._reader.execute_fetchall(sql, parameters))
 
     async def _in_one(self, *statements: tuple[str, Sequence[Any]]) -> None:
         """Run statements for many rows each, in one transaction."""
