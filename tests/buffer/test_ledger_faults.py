@@ -330,3 +330,28 @@ async def test_windows_of_the_epoch_before_stay(tmp_path: Path) -> None:
         assert new.state is WindowState.EXPLAINED
         told = [window for window in await its.told() if window.epoch == its.buffer.epoch]
         assert [(window.first, window.last) for window in told] == [(201, 300)], "nobody can compare what was carried"
+
+
+async def test_a_write_that_fails_is_made_up_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Someone holds the file for too long: the Ledger fails, is started again, and counts nothing twice or not."""
+    entries = [reading(NOON_US + number * 1_000_000, PUMPS[number % 3]) for number in range(900)]
+    async with plant(tmp_path) as its:
+        its.clock.us = entries[399].arrival_us
+        await its.buffer.append(entries[:400])
+        await its.counted()
+        with closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            await its.buffer.append(entries[400:])
+            its.clock.us = entries[-1].arrival_us
+            its.receipt([(1, 50)])
+            await its.until(lambda: any("ledger failed; starting it again" in each.message for each in caplog.records))
+            other.execute("ROLLBACK")
+        await its.until(lambda: its.ledger.status().behind == 0)
+        await its.counted()
+        windows = await its.ledger.windows(0, 2**62)
+        assert [(window.first, window.last) for window in windows] == [(601, 900), (301, 600), (1, 300)]
+        assert sum(account.in_lake for window in windows for account in window.accounts) == 50
+        told = [window for window in await its.told() if window.equipment]
+        assert [(window.first, window.last) for window in told] == [(1, 300), (301, 600)]
+        for window in told:
+            assert window.equipment == tallies(window.first, entries[window.first - 1 : window.last])
