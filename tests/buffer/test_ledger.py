@@ -301,3 +301,24 @@ async def test_what_is_on_its_way_again_is_not_lost_again(tmp_path: Path, monkey
             await its.counted()
             proof_us = its.receipt([(1, 3), (6, its.buffer.last())], complete_to_us=proof_us).at_us
         assert its.sender.asked == [(Stream.READINGS, ((4, 5),))]
+
+
+async def test_a_plant_with_much_equipment_says_a_window_in_parts(tmp_path: Path) -> None:
+    """1,200 machines: three events of the same numbers that add up, and all of them must stand in the lake for green."""
+    entries = [reading(NOON_US + number, f"{PUMPS[0]}{number % 1_200}") for number in range(3_000)]
+    async with plant(tmp_path) as its:
+        await its.buffer.append(entries)
+        its.clock.us += WINDOW_US + 40_000_000
+        await its.until(lambda: its.buffer.last(Stream.EVENTS) == 3)
+        await its.counted()
+        told = await its.told()
+        assert [(window.first, window.last, len(window.equipment)) for window in told] == [
+            (1, 3_000, count) for count in (500, 500, 200)
+        ]
+        assert summed(told) == naive(entries)
+        for events, state in ((2, WindowState.WAITING), (3, WindowState.GREEN)):
+            its.receipt([(1, events)], Stream.EVENTS)
+            its.receipt([(1, 3_000)])
+            (window,) = await its.ledger.windows(0, 2**62)
+            assert window.state is state
+            assert len(window.accounts) == 1_200
