@@ -304,7 +304,7 @@ async def test_what_is_on_its_way_again_is_not_lost_again(tmp_path: Path, monkey
 
 
 async def test_a_plant_with_much_equipment_says_a_window_in_parts(tmp_path: Path) -> None:
-    """1,200 machines: three events of the same numbers that add up, and all of them must stand in the lake for green."""
+    """1,200 machines: three events of the same numbers that add up; green needs all of them to stand in the lake."""
     entries = [reading(NOON_US + number, f"{PUMPS[0]}{number % 1_200}") for number in range(3_000)]
     async with plant(tmp_path) as its:
         await its.buffer.append(entries)
