@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from appliance import __version__, cli_buffer
+from appliance import __version__, cli_buffer, cli_ledger
 from appliance.config import Config, ConfigError, address, load, schema
 from appliance.folder import FolderError, owned
 from appliance.logs import start_logging
@@ -108,15 +108,17 @@ def status(
     config: Annotated[Path | None, typer.Option("--config", help="The plant's configuration.")] = None,
     data: DataOption = Path("plantward-data"),
     as_json: JsonOption = False,
+    ledger: Annotated[bool, typer.Option("--ledger", help="The ledger: what became of every reading.")] = False,
+    hours: Annotated[float, typer.Option(min=0.1, max=24, help="How far back the ledger is asked for.")] = 24,
 ) -> None:
     """What every part of the running appliance says of itself."""
     with _usage_errors():
         settings = load(config or data / "plant.toml")
-    answer = _ask(settings)
+    answer = _ask(settings, f"/api/ledger?hours={hours:g}" if ledger else "/api/status")
     if as_json:
         typer.echo(json.dumps(answer, indent=2))
     else:
-        for line in _lines(answer):
+        for line in cli_ledger.lines(answer, hours) if ledger else _lines(answer):
             typer.echo(line)
 
 
@@ -172,11 +174,14 @@ def _fail(text: str, code: int) -> None:
     raise typer.Exit(code)
 
 
-def _ask(settings: Config) -> dict[str, Any]:
+def _ask(settings: Config, path: str) -> dict[str, Any]:
     host, port = address(settings.http.bind)
     try:
-        with urllib.request.urlopen(f"http://{host}:{port}/api/status", timeout=STATUS_TIMEOUT_S) as response:
+        with urllib.request.urlopen(f"http://{host}:{port}{path}", timeout=STATUS_TIMEOUT_S) as response:
             answer: dict[str, Any] = json.load(response)
+    except urllib.error.HTTPError as error:
+        with error:
+            _fail(f"plant {settings.plant.name} answers {error.code} to {path}: {error.read(500).decode()}", FAILED)
     except (urllib.error.URLError, TimeoutError, ValueError) as error:
         _fail(f"plant {settings.plant.name} does not answer on {settings.http.bind} ({error}); is it running?", FAILED)
     return answer

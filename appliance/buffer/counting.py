@@ -76,23 +76,23 @@ class Counting:
 
     async def turn(self) -> bool:
         """Count and say what has come; gives whether more waits already."""
-        buffer, books = self._buffer, self._books
-        await self._follow_readings()
+        is_behind = await self._follow_readings()
         await self._follow_events()
-        await books.flush()
-        is_behind = buffer.last(Stream.READINGS) - self.counted_to > BATCH_MAX
+        await self._books.flush()
         if not is_behind:
             self._close_by_clock()
-        await self._tell()
+        if not is_behind or len(self._untold) > TOLD_MAX:  # Each time costs the log a commit.
+            await self._tell()
         if not is_behind:
             await self._tell_silence()
         return is_behind
 
-    async def _follow_readings(self) -> None:
+    async def _follow_readings(self) -> bool:
+        """Count the next entries; gives whether there had been more of them."""
         buffer, stream = self._buffer, Stream.READINGS
         seq, last = self.counted_to, buffer.last(stream)
         if seq >= last:
-            return
+            return False
         batch = await buffer.read(stream, seq, BATCH_MAX)
         begins = batch.first if batch.entries else last + 1
         if begins > seq + 1:
@@ -103,6 +103,7 @@ class Counting:
         for piece, owners in pieces(buffer.epoch, batch.first, batch.entries, self._books.equipment, told):
             self._take(piece, owners)
         self._books.places[stream] = (buffer.epoch, batch.last if batch.entries else last)
+        return self.counted_to < last
 
     def _take(self, piece: Piece, owners: Owners | None) -> None:
         known, told = self._open, self._books.told[1]
@@ -168,8 +169,8 @@ class Counting:
                 silence = WindowTally(self._buffer.epoch, self._watched_us, seq + 1, seq, {})
                 await self._buffer.append([silence.entry(self._topic, self._now_us())], Stream.EVENTS)
             self._watched_us = over_us
-        elif over_us < self._watched_us - WINDOW_US:  # The clock was set back.
-            self._watched_us = over_us + WINDOW_US
+        elif over_us < self._watched_us - 2 * WINDOW_US:  # The clock was set back.
+            self._watched_us = window_of(self._now_us()) + WINDOW_US
         else:
             return
         self._heard = {start_us for start_us in self._heard if start_us >= self._watched_us}

@@ -42,6 +42,7 @@ class Facts:
         self.said: dict[tuple[int, int], set[Said]] = {}
         self._stood_us: dict[Said, int] = {}
         """When an event was first known to stand in the lake, by the cloud's clock."""
+        self._gone: dict[Key, Ranges] = {}
         self.changes = 0
 
     def recall(self, key: Key, kind: str, ranges: Ranges) -> None:
@@ -54,14 +55,19 @@ class Facts:
             self.gaps.setdefault(key, {})[kind.removeprefix(GAP)] = ranges
 
     def gap(self, gap: Gap) -> None:
-        """Take in what left the log."""
+        """Take in what left the log; what was lost before it got a number is no number's fate."""
+        if gap.last < gap.first:
+            return
         reasons = self.gaps.setdefault(Key(gap.epoch, gap.stream), {})
         reasons[gap.reason] = union(reasons.get(gap.reason, ()), [(gap.first, gap.last)])
+        self._gone.pop(Key(gap.epoch, gap.stream), None)
         self.changes += 1
 
     def gone(self, key: Key) -> Ranges:
         """All that gaps name."""
-        return union(*self.gaps.get(key, {}).values())
+        if key not in self._gone:
+            self._gone[key] = union(*self.gaps.get(key, {}).values())
+        return self._gone[key]
 
     def sent(self, key: Key, sent: Sent) -> bool:
         """Take in what the Bridge says, given that all gaps so far are known; gives whether it is news.

@@ -96,8 +96,8 @@ class Ledger:
         due_s = 0.0
         while True:
             is_behind = await self._counting.turn()
-            self._ask_sender()
             if monotonic() >= due_s and not is_behind:
+                self._ask_sender()
                 await self._look()
                 due_s = monotonic() + LOOK_S
             self.turns += 1

@@ -18,8 +18,8 @@ from appliance.contract.sent import Sent
 
 WINDOWS_MAX: Final = 2_016
 """Windows in one answer: a week of them."""
-SETTLED_MAX: Final = 100
-"""Windows whose accounts are closed in one go."""
+LOOKED_AT_MAX: Final = 300
+"""Open windows that are looked at in one go, whether they have come to rest."""
 CLOSED_DAYS_US: Final = 2 * 86_400_000_000
 MAX_US: Final = 2**62
 
@@ -48,6 +48,7 @@ class Books:
         self._spans: dict[WindowKey, Ranges] = {}
         self._closed: dict[WindowKey, Closed] = {}
         self._known_fates: dict[int, tuple[int, Fates]] = {}
+        self._looked_at = 0
         self._closing = asyncio.Lock()
 
     async def open(self, buffer: Buffer, now_us: int) -> None:
@@ -82,7 +83,8 @@ class Books:
     def gap(self, gap: Gap) -> None:
         key = Key(gap.epoch, gap.stream)
         self.facts.gap(gap)
-        self._learned.numbers[key, f"{GAP}{gap.reason}"] = self.facts.gaps[key][gap.reason]
+        if gap.reason in self.facts.gaps.get(key, {}):
+            self._learned.numbers[key, f"{GAP}{gap.reason}"] = self.facts.gaps[key][gap.reason]
 
     def say(self, said: Said) -> None:
         self.facts.say(said)
@@ -128,18 +130,24 @@ class Books:
 
     def states(self, from_us: int, to_us: int) -> Mapping[WindowState, int]:
         """How many windows that begin in this range of time are in each state."""
-        found = {key: self._closed_state(key) for key in self._closed}
-        found |= {key: self._state(key) for key in self._spans if key not in found}
-        states = [state for key, state in found.items() if from_us <= key.start_us <= to_us]
+        closed = {key: self._closed_state(key) for key in self._closed if from_us <= key.start_us <= to_us}
+        spans = [key for key in self._spans if from_us <= key.start_us <= to_us and key not in closed]
+        states = [*closed.values(), *map(self._state, spans)]
         return {state: states.count(state) for state in WindowState}
 
     async def settle(self, now_us: int) -> None:
-        """Close the accounts of windows that have come to rest, so that one row each is left of them."""
-        newest = next(reversed(self._spans), None)
-        resting = (key for key in self._spans if key != newest and self._state(key) in _AT_REST)
+        """Close the accounts of windows that have come to rest, so that one row each is left of them.
+
+        Looks at some of the open windows each time, in turn: after a long outage there are thousands.
+        """
+        keys = list(self._spans)[:-1]  # The newest may still grow.
+        start = self._looked_at if self._looked_at < len(keys) else 0
+        self._looked_at = start + LOOKED_AT_MAX
+        resting = [key for key in keys[start : self._looked_at] if self._state(key) in _AT_REST]
         async with self._closing:
-            for key in [key for key, _ in zip(resting, range(SETTLED_MAX), strict=False)]:
+            for key in resting:
                 await self._settle(key)
+        self._looked_at -= len(resting)
         self._closed = {key: its for key, its in self._closed.items() if key.start_us > now_us - CLOSED_DAYS_US}
 
     async def trim(self, size_max: int) -> int:

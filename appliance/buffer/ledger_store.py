@@ -7,9 +7,8 @@ twice and leaves nothing out.
 import asyncio
 import json
 import logging
-import sqlite3
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
@@ -18,34 +17,17 @@ import aiosqlite
 import zstandard
 
 from appliance.buffer.facts import Facts, Key, Said
+from appliance.buffer.ledger_file import SCHEMA, SCHEMA_VERSION, set_aside, unusable
 from appliance.buffer.pieces import Equipment, Piece, Stretch
 from appliance.buffer.ranges import Ranges, union
-from appliance.buffer.renewal import is_damaged, set_aside
 from appliance.contract.reading import Stream
 from appliance.contract.receipt import Receipt
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION: Final = 1
 FULL_AT, TRIMMED_TO = 0.9, 0.8
 """Shares of the bound between which the oldest windows go."""
 _TRIM_ROWS: Final = 32
-_SCHEMA: Final = """
-CREATE TABLE place(stream TEXT PRIMARY KEY, epoch INTEGER NOT NULL, seq INTEGER NOT NULL);
-CREATE TABLE equipment(number INTEGER PRIMARY KEY, name TEXT NOT NULL);
-CREATE TABLE piece(epoch INTEGER, first INTEGER, last INTEGER NOT NULL, start_us INTEGER NOT NULL,
-                   is_hole INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY(epoch, first)) WITHOUT ROWID;
-CREATE INDEX piece_start ON piece(start_us);
-CREATE TABLE owner(epoch INTEGER, first INTEGER, last INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY(epoch, first));
-CREATE TABLE settled(epoch INTEGER, start_us INTEGER, first INTEGER NOT NULL, body BLOB NOT NULL,
-                     PRIMARY KEY(epoch, start_us)) WITHOUT ROWID;
-CREATE INDEX settled_start ON settled(start_us);
-CREATE INDEX settled_age ON settled(epoch, first);
-CREATE TABLE numbers(epoch INTEGER, stream TEXT, kind TEXT, ranges TEXT NOT NULL, PRIMARY KEY(epoch, stream, kind));
-CREATE TABLE receipt(epoch INTEGER, stream TEXT, body BLOB NOT NULL, PRIMARY KEY(epoch, stream));
-CREATE TABLE said(at_epoch INTEGER, seq INTEGER, epoch INTEGER, start_us INTEGER, PRIMARY KEY(at_epoch, seq));
-CREATE INDEX said_window ON said(epoch, start_us);
-"""
 _PIECE: Final = "epoch, start_us, first, last, is_hole, body"
 _SETTLED: Final = "epoch, start_us, first, body"
 _WINDOWS_TABLES: Final = ("settled", "owner", "piece")
@@ -89,7 +71,7 @@ class LedgerStore:
     @asynccontextmanager
     async def open(cls, path: Path) -> AsyncIterator[Self]:
         """Open the file; one that is damaged or of another version is set aside and made anew from the log."""
-        if reason := await asyncio.to_thread(_unusable, path):
+        if reason := await asyncio.to_thread(unusable, path):
             aside = await asyncio.to_thread(set_aside, path)
             log.error("ledger: the file cannot be used (%s); it is kept as %s and made again", reason, aside.name)
         async with (
@@ -101,7 +83,7 @@ class LedgerStore:
                     await connection.execute(f"PRAGMA {pragma}")
             await db.execute("PRAGMA journal_size_limit=4000000")
             if not await _number(db, "PRAGMA user_version"):
-                await db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT")
+                await db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT")
             yield cls(db, reader)
 
     async def places(self) -> dict[Stream, tuple[int, int]]:
@@ -220,8 +202,7 @@ class LedgerStore:
         return pages * await _number(self._db, "PRAGMA page_size")
 
     async def _all(self, sql: str, *parameters: object) -> list[Any]:
-        async with self._reader.execute(sql, parameters) as rows:
-            return list(await rows.fetchall())
+        return list(await self._reader.execute_fetchall(sql, parameters))
 
     async def _in_one(self, *statements: tuple[str, Sequence[Any]]) -> None:
         """Run statements for many rows each, in one transaction."""
@@ -242,17 +223,6 @@ def _piece(row: Any) -> Piece:
 def _settled(row: Any) -> Settled:
     epoch, start_us, first, body = row
     return Settled(epoch, start_us, first, json.loads(zstandard.decompress(body)))
-
-
-def _unusable(path: Path) -> str:
-    """Why the file cannot be used, in a few words; empty when it can, or is not there."""
-    if reason := is_damaged(path):
-        return reason
-    if not path.exists():
-        return ""
-    with closing(sqlite3.connect(path)) as db:
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-    return "" if version in (0, SCHEMA_VERSION) else f"it is of version {version}, this is {SCHEMA_VERSION}"
 
 
 async def _number(db: aiosqlite.Connection, sql: str) -> int:

@@ -16,8 +16,8 @@ SNAPSHOTS_MAX: Final = 32
 """At the bound every second one goes; those that stay lie further apart."""
 ASKS_MAX: Final = 3
 """How often the same numbers are asked for."""
-ASKS_OPEN_MAX: Final = 1_000
-"""Asks of a stream that are kept in mind; at the bound nothing more is asked for until the lake has some of it."""
+ASKED_RANGES_MAX: Final = 2_000
+"""Ranges of a stream that are asked for at a time; others have their turn when the lake has some of these."""
 PAUSE_S: Final = 60.0
 """After the first time; it doubles."""
 
@@ -94,11 +94,10 @@ class Losses:
                 ask.ranges = common(ask.ranges, lost)
         self.asks = [ask for ask in self.asks if ask.ranges]
         mine = [ask for ask in self.asks if ask.stream is stream]
-        wanted = minus(common(lost, self.lost(receipt)), union(*(ask.ranges for ask in mine)))
-        if wanted and len(mine) < ASKS_OPEN_MAX:
+        room = ASKED_RANGES_MAX - sum(len(ask.ranges) for ask in mine)
+        wanted = minus(common(lost, self.lost(receipt)), union(*(ask.ranges for ask in mine)))[: max(0, room)]
+        if wanted:
             self.asks.append(Ask(stream, wanted, now_s))
-        else:
-            wanted = ()
         for ask in mine:
             if (
                 ask.times < ASKS_MAX

@@ -217,7 +217,8 @@ async def test_nothing_is_asked_for_without_proof(tmp_path: Path) -> None:
         await its.buffer.append([reading(NOON_US + number) for number in range(1_000)])
         sender.acknowledge(Stream.READINGS, 1, 1_000)
         await its.counted()
-        first = its.receipt([])
+        first = its.receipt([(1, 100)])
+        its.receipt([(1, 200)], complete_to_us=first.at_us)
         its.clock.us += 86_400_000_000
         await its.buffer.append([reading(its.clock.us + number) for number in range(1_000)])
         sender.acknowledge(Stream.READINGS, 1_001, 2_000)
@@ -250,3 +251,74 @@ async def test_receipts_of_others_are_passed_over(tmp_path: Path, caplog: pytest
         assert sum("southfield" in record.message for record in caplog.records) == 1
         (window,) = await its.ledger.windows(0, 2**62)
         assert window.accounts[0].in_lake == 0
+
+
+async def test_a_quiet_plant_proves_losses_by_its_events(tmp_path: Path) -> None:
+    """No reading comes after those that got lost: silence, said as an event, is what is younger in the lake."""
+    async with plant(tmp_path) as its:
+        await its.buffer.append([reading(NOON_US + number) for number in range(100)])
+        its.sender.acknowledge(Stream.READINGS, 1, 100)
+        await its.counted()
+        its.clock.us += WINDOW_US + 40_000_000
+        await its.until(lambda: its.buffer.last(Stream.EVENTS) == 1)
+        its.sender.acknowledge(Stream.EVENTS, 1, 1)
+        its.receipt([(1, 90)])
+        proof = its.receipt([(1, 1)], Stream.EVENTS)
+        its.receipt([(1, 90)], complete_to_us=proof.at_us - 1)
+        await its.counted()
+        assert its.sender.asked == []
+        its.receipt([(1, 90)], complete_to_us=proof.at_us)
+        await its.until(lambda: bool(its.sender.asked))
+        assert its.sender.asked == [(Stream.READINGS, ((91, 100),))]
+
+
+async def test_lost_events_are_asked_for_too(tmp_path: Path) -> None:
+    """Alarms and gaps are entries like any other."""
+    async with plant(tmp_path) as its:
+        event = reading(NOON_US)
+        await its.buffer.append([event] * 10, Stream.EVENTS)
+        its.sender.acknowledge(Stream.EVENTS, 1, 10)
+        await its.counted()
+        await its.buffer.append([event], Stream.EVENTS)
+        its.sender.acknowledge(Stream.EVENTS, 1, 11)
+        proof = its.receipt([(1, 4), (6, 11)], Stream.EVENTS)
+        its.receipt([(1, 4), (6, 11)], Stream.EVENTS, complete_to_us=proof.at_us)
+        await its.until(lambda: bool(its.sender.asked))
+        assert its.sender.asked == [(Stream.EVENTS, ((5, 5),))]
+        assert its.ledger.status().missing_readings == 0
+
+
+async def test_what_is_on_its_way_again_is_not_lost_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the Bridge carries a resend, no receipt can prove that it failed."""
+    monkeypatch.setattr(losses_module, "PAUSE_S", 0.0)
+    async with plant(tmp_path) as its:
+        proof_us = 0
+        for _ in range(6):
+            await its.buffer.append([reading(NOON_US)] * 10)
+            its.sender.acknowledge(Stream.READINGS, 1, its.buffer.last())
+            if its.sender.asked:
+                its.sender.under_way[Stream.READINGS] = ((4, 5),)
+            await its.counted()
+            proof_us = its.receipt([(1, 3), (6, its.buffer.last())], complete_to_us=proof_us).at_us
+        assert its.sender.asked == [(Stream.READINGS, ((4, 5),))]
+
+
+async def test_a_plant_with_much_equipment_says_a_window_in_parts(tmp_path: Path) -> None:
+    """1,200 machines: three events of the same numbers that add up; green needs all of them to stand in the lake."""
+    entries = [reading(NOON_US + number, f"{PUMPS[0]}{number % 1_200}") for number in range(3_000)]
+    async with plant(tmp_path) as its:
+        await its.buffer.append(entries)
+        its.clock.us += WINDOW_US + 40_000_000
+        await its.until(lambda: its.buffer.last(Stream.EVENTS) == 3)
+        await its.counted()
+        told = await its.told()
+        assert [(window.first, window.last, len(window.equipment)) for window in told] == [
+            (1, 3_000, count) for count in (500, 500, 200)
+        ]
+        assert summed(told) == naive(entries)
+        for events, state in ((2, WindowState.WAITING), (3, WindowState.GREEN)):
+            its.receipt([(1, events)], Stream.EVENTS)
+            its.receipt([(1, 3_000)])
+            (window,) = await its.ledger.windows(0, 2**62)
+            assert window.state is state
+            assert len(window.accounts) == 1_200
