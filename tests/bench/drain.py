@@ -1,13 +1,14 @@
-"""The drain measured: what a backlog needs to leave for a hub. Part of `make bench-buffer`.
+"""The drain measured: what a backlog needs to leave for a hub. The second half of `make bench-buffer`.
 
-The hub is the emulator, the log is filled and drained by processes of their own, so that memory and processor time
-are those of the appliance's side alone. All of them share the machine's cores.
+The hub is the emulator. It, whoever fills the log and whoever drains it are processes of their own, so that memory
+and processor time are those of the appliance's side alone; all of them share the machine's cores.
 """
 
 import argparse
-import asyncio
 import json
 import shutil
+import sqlite3
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -19,199 +20,203 @@ from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from azure.eventhub import EventData
-from azure.eventhub.aio import EventHubProducerClient
-from processes import Program, connection_string, free_port, listens, until
+from bench import drain_parts
+from bench.drain_parts import FULL
+from bench.journey import row
+from processes import Program, free_port, listens, resident_mb, status, until, write_plant
 
-from appliance.bridge.bridge import Bridge
-from appliance.bridge.eventhubs import EventHubsUplink
-from appliance.bridge.folder import FolderUplink
-from appliance.bridge.pacing import Pace
-from appliance.buffer import keeper
-from appliance.buffer.buffer import Buffer
-from appliance.contract.reading import Reading, Stream
-from cloud_sync.simulation.plant import machines
+from appliance.contract.envelope import Lane, Sealed, open_sealed
+from cloud_sync.emulator.amqp import decode
+from cloud_sync.emulator.eventhubs import STORE_NAME
 
-TAGS: Final = 1_000
-START_US: Final = 1_790_000_000_000_000
-SIMULATED_SECONDS: Final = 100
-"""So many seconds of the plant are simulated; longer logs say them again at later times."""
-APPEND: Final = 5_000
-SAVED_UP_BYTES: Final = 1_100_000
-"""What the hub has saved up of its throughput is gone after so many bytes; rates are taken behind it."""
-FOLLOWERS: Final = ("predictor", "alarms", "republish")
-UNIT: Final = 1
-
-
-def plant_seconds(decimals: int | None) -> list[list[Reading]]:
-    """Seconds of 1,000 tags of simulated plants; with `decimals`, as a recording would have rounded them."""
-    plants = [machines(seed) for seed in range(1, 12)]
-    seconds = []
-    for second in range(SIMULATED_SECONDS):
-        at = START_US + second * 1_000_000
-        said = [
-            (
-                f"{path.replace('northfield', f'site{site}')}/{tag}",
-                value if decimals is None else round(value, decimals),
-            )
-            for site, plant in enumerate(plants)
-            for path, equipment in plant.items()
-            for tag, value in equipment.step(1.0).items()
-        ]
-        seconds.append(
-            [
-                Reading(topic, value, 192, at, at, at + 40_000 + i * 20, "opcua:plant")
-                for i, (topic, value) in enumerate(said[:TAGS])
-            ]
-        )
-    return seconds
-
-
-def log_entries(count: int, decimals: int | None) -> Iterator[list[Reading]]:
-    """The entries of a log of so many readings, in appends."""
-    seconds = plant_seconds(decimals)
-    waiting: list[Reading] = []
-    for second in range(count // TAGS):
-        turn_us = second // SIMULATED_SECONDS * SIMULATED_SECONDS * 1_000_000
-        for topic, value, quality, source, server, arrival, origin in seconds[second % SIMULATED_SECONDS]:
-            waiting.append(
-                Reading(topic, value, quality, source + turn_us, server + turn_us, arrival + turn_us, origin)
-            )
-        if len(waiting) >= APPEND:
-            yield waiting
-            waiting = []
-    if waiting:
-        yield waiting
-
-
-async def fill(path: Path, count: int, decimals: int | None) -> None:
-    """Make a log that every follower has read but the Bridge, sealed as far as full blocks go."""
-    keeper.SEAL_AGE_S = 0.5
-    async with Buffer.open(path, "northfield") as buffer:
-        for entries in log_entries(count, decimals):
-            await buffer.append(entries)
-        for name in FOLLOWERS:
-            for stream in Stream:
-                await (await buffer.cursor(name, stream)).advance(buffer.last(stream))
-        async with asyncio.timeout(120):
-            while buffer.keeper.sealed_to[Stream.READINGS] < buffer.last():  # noqa: ASYNC110 - it has no event
-                await asyncio.sleep(0.05)
-
-
-async def drain(path: Path, port: int, units: float, count: int) -> dict[str, float]:
-    """Send `count` readings of a log; gives the rates behind the first acknowledgements."""
-    async with Buffer.open(path, "northfield") as buffer:
-        waiting = buffer.last()
-        uplink = EventHubsUplink.from_connection_string(connection_string(port), "readings")
-        bridge = Bridge(buffer, uplink, FolderUplink(path.parent / "refused"), Pace(throughput_units=units))
-        sending = asyncio.create_task(bridge.run())
-        begun = await _sent(bridge, SAVED_UP_BYTES if units else 1, 0, sending)
-        ended = await _sent(bridge, 0, min(count, waiting), sending)
-        sending.cancel()
-        await asyncio.wait([sending])
-    readings, size, wall_s, cpu_s = (after - before for before, after in zip(begun, ended, strict=True))
-    return {
-        "waiting": waiting,
-        "readings": readings,
-        "per_s": readings / wall_s,
-        "per_cpu_s": readings / cpu_s,
-        "bytes_each": size / readings,
-    }
-
-
-async def _sent(bridge: Bridge, size: int, readings: int, sending: asyncio.Task[None]) -> tuple[float, ...]:
-    """Wait until so much is acknowledged; gives readings, bytes, wall time, processor time."""
-    while not sending.done():
-        lanes = bridge.status().lanes.values()
-        done = sum(lane.entries for lane in lanes), sum(lane.bytes for lane in lanes)
-        if done[0] >= max(1, readings) and done[1] >= size:
-            return float(done[0]), float(done[1]), time.perf_counter(), time.process_time()
-        await asyncio.sleep(0.005)
-    raise AssertionError(f"the Bridge has ended: {sending.exception()!r}")
-
-
-async def events_each(path: Path, port: int, seconds: float, per_s: int | None) -> dict[str, float]:
-    """One event for each reading through the same SDK, in batches as large as it allows or `per_s` asks for."""
-    entries = [entry for part in log_entries(20_000, None) for entry in part]
-    bodies = [json.dumps(dict(zip(Reading._fields, entry, strict=True))).encode() for entry in entries]
-    client = EventHubProducerClient.from_connection_string(connection_string(port), eventhub_name="readings")
-    async with client:
-        await client.send_batch([EventData(bodies[0])])
-        sent, at, started, cpu_s = 0, 0, time.perf_counter(), time.process_time()
-        while (passed_s := time.perf_counter() - started) < seconds:
-            if per_s is not None and sent >= per_s * passed_s:
-                await asyncio.sleep(0.01)
-                continue
-            batch = await client.create_batch()
-            while per_s is None or len(batch) < per_s // 10:
-                try:
-                    batch.add(EventData(bodies[at % len(bodies)]))
-                except ValueError:
-                    break  # The batch is full.
-                at += 1
-            await client.send_batch(batch)
-            sent += len(batch)
-        passed_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu_s
-    return {"per_s": sent / passed_s, "per_cpu_s": sent / cpu_s, "bytes_each": len(bodies[0])}
+REPORT: Final = Path("build/bench/buffer.json")
+MQTT_PER_S: Final = 10_000
+EVENTS_PER_S: Final = 1_000
+"""What one throughput unit takes."""
 
 
 @contextmanager
-def hub(folder: Path, units: int = 0) -> Iterator[int]:
+def hub(folder: Path, units: int = 0, port: int = 0) -> Iterator[int]:
     """An emulator of its own; gives its port."""
-    port = free_port()
-    data = Path(tempfile.mkdtemp(dir=folder))
-    arguments = ("emulate", "--port", str(port), "--data", data, "--throughput-units", str(units))
+    port = port or free_port()
+    arguments = ("emulate", "--port", str(port), "--data", folder / "hub", "--throughput-units", str(units))
     with Program("plantward-cloud", *arguments, log=folder / "hub.log"):
         until(lambda: listens(port), "the emulator")
         yield port
-    shutil.rmtree(data)
 
 
-def apart(*arguments: object) -> dict[str, float]:
-    """Run a part of this file as a process of its own; gives what it says."""
-    done = subprocess.run(
-        [sys.executable, __file__, *map(str, arguments)], stdout=subprocess.PIPE, check=True, timeout=1_800
+@contextmanager
+def temporary() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+def begun(*arguments: object) -> "subprocess.Popen[bytes]":
+    """Start a part as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, drain_parts.__file__, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
-    said: dict[str, float] = json.loads(done.stdout)
+
+
+def ended(part: "subprocess.Popen[bytes]") -> dict[str, float]:
+    """Wait for a part; gives what it has measured."""
+    output, _ = part.communicate(timeout=1_800)
+    assert part.returncode == 0, f"{part.args!r} failed"
+    said: dict[str, float] = json.loads(output)
     return said
 
 
-def drained(folder: Path, log_file: Path, units: int = 0, count: int = sys.maxsize) -> dict[str, float]:
-    """Drain a copy of a log."""
-    with tempfile.TemporaryDirectory(dir=folder) as name, hub(folder, units) as port:
-        copy = Path(name) / "buffer.db"
-        shutil.copyfile(log_file, copy)
-        return apart("drain", copy, port, units, count)
-
-
-def filled(folder: Path, count: int, decimals: int | None = None) -> Path:
-    path = folder / f"log-{count}-{decimals}.db"
-    apart("fill", path, count, -1 if decimals is None else decimals)
+def filled(folder: Path, count: int, decimals: int = FULL) -> Path:
+    """A log of so many readings of 1,000 tags, which only the Bridge has not read yet."""
+    path = folder / f"log-{count}-{decimals}" / "buffer.db"
+    ended(begun("fill", path, count, decimals))
     return path
 
 
+def drained(log_file: Path, units: int = 0, count: int = sys.maxsize) -> dict[str, float]:
+    """Drain a copy of a log, up to so many readings."""
+    with temporary() as folder, hub(folder, units) as port:
+        copy = shutil.copyfile(log_file, folder / "buffer.db")
+        return ended(begun("drain", copy, port, units, count))
+
+
+def each(seconds: int, units: int = 0, per_s: int = 0) -> dict[str, float]:
+    """One event for each reading."""
+    with temporary() as folder, hub(folder, units) as port:
+        return ended(begun("each", port, seconds, per_s))
+
+
+def median(runs: list[dict[str, float]], name: str) -> float:
+    return statistics.median(run[name] for run in runs)
+
+
+def ceiling(log_file: Path, rounds: int) -> list[dict[str, Any]]:
+    """(a) As fast as two cores go, by the wall and by the appliance's own processor time; both ways in turn."""
+    ours, theirs = [], []
+    for _ in range(rounds):
+        ours.append(drained(log_file))
+        theirs.append(each(2))
+    peer = "one event a reading, same SDK"
+    return [
+        row(work, "readings/s", median(ours, name), target, peer, median(theirs, name))
+        for work, name, target in (
+            ("drain, no delay", "per_s", 1_000_000),
+            ("the same for each second of processor time", "per_cpu_s", None),
+        )
+    ]
+
+
+def one_unit(logs: dict[str, Path]) -> list[dict[str, Any]]:
+    """(b) Through one throughput unit: 1 MB/s and 1,000 events/s."""
+    theirs = each(3, 1, EVENTS_PER_S)["per_s"]
+    table = []
+    for values, log_file in logs.items():
+        ours = drained(log_file, 1)
+        work = f"drain through 1 throughput unit, {values}, {ours['bytes_each']:.2f} B a reading"
+        table.append(row(work, "readings/s", ours["per_s"], 150_000, "one event a reading", theirs))
+    return table
+
+
+def evenness(large: Path, small: Path, rounds: int) -> dict[str, Any]:
+    """(c) The same number of readings from a long backlog and from a short one, in turn."""
+    ours, theirs = [], []
+    for _ in range(rounds):
+        theirs.append(drained(small))
+        ours.append(drained(large, 0, int(theirs[-1]["waiting"])))
+    many, few = median(ours, "waiting") / 1e6, median(theirs, "waiting") / 1e6
+    work = f"drain with {many:g} M readings waiting"
+    return row(work, "readings/s", median(ours, "per_s"), None, f"{few:g} M waiting", median(theirs, "per_s"))
+
+
+def outage(log_file: Path, seconds: int) -> list[dict[str, Any]]:
+    """(d) A real appliance with all of that waiting: its memory while 10,000 messages a second come in without a
+    link, and how long new readings take to the hub once the link is back, through one throughput unit.
+    """
+    mqtt, http, amqp = free_port(), free_port(), free_port()
+    with temporary() as folder:
+        config = write_plant(folder, mqtt, http, amqp)
+        config.write_text(config.read_text().replace("[uplink]\n", "[uplink]\nthroughput_units = 1\n"))
+        for name in ("buffer.db", "history.db"):
+            shutil.copyfile(log_file.with_name(name), folder / "plant" / name)
+        with Program("plantward", "run", "--config", config, log=folder / "plant.log") as appliance:
+            until(lambda: listens(mqtt), "the appliance")
+            waiting = until(lambda: status(http).get("bridge"), "its status")["readings"]["backlog"]
+            memory = [resident_mb(appliance.process.pid)]
+            down = begun("load", mqtt, seconds, MQTT_PER_S)
+            while down.poll() is None:
+                time.sleep(0.1)
+                memory.append(resident_mb(appliance.process.pid))
+            with hub(folder, 1, amqp):
+                until(lambda: status(http)["bridge"]["link"] == "up", "the link", 120)
+                since_us = time.time_ns() // 1000
+                up = begun("load", mqtt, seconds, MQTT_PER_S)
+                while up.poll() is None:
+                    time.sleep(0.1)
+                    memory.append(resident_mb(appliance.process.pid))
+                left = status(http)["bridge"]["readings"]["backlog"]
+                time.sleep(3)  # What came last is on its way.
+            waits_s = sorted(waits(folder / "hub" / STORE_NAME, since_us))
+    came, went = ended(down)["per_s"], ended(up)["per_s"]
+    assert left > 0, "nothing waited any more, so the latency is not that of an outage"
+    return [
+        row(f"resident memory, {waiting / 1e6:g} M waiting, {came:,.0f} msg/s coming in", "MB", max(memory), 250,
+            less_is_better=True),
+        row(f"arrival to hub, p95 of {len(waits_s):,} at {went:,.0f} msg/s, {left / 1e6:.1f} M still waiting", "s",
+            waits_s[int(len(waits_s) * 0.95)], 5, less_is_better=True),
+    ]  # fmt: skip
+
+
+def waits(hub_file: Path, since_us: int) -> Iterator[float]:
+    """Seconds from arrival to where the hub acknowledges, of each reading that arrived since."""
+    with sqlite3.connect(hub_file) as db:
+        stored = db.execute("SELECT enqueued_ms, body FROM transfer WHERE hub = 'readings'").fetchall()
+    db.close()
+    for enqueued_ms, transfer in stored:
+        properties, body = opened(transfer)
+        if str(properties.get("lane", "")) == Lane.LIVE:
+            for entry in open_sealed(Sealed.from_wire(properties, body)).entries:
+                if entry.arrival_us >= since_us:
+                    yield enqueued_ms / 1e3 - entry.arrival_us / 1e6
+
+
+def opened(transfer: bytes) -> tuple[dict[str, Any], bytes]:
+    """Properties and body of the one event of a transfer."""
+    batch, position = decode(transfer, 0)
+    message = batch.value if position == len(transfer) and batch.descriptor == 0x75 else transfer
+    sections, position = {}, 0
+    while position < len(message):
+        section, position = decode(message, position)
+        sections[int(section.descriptor)] = section.value
+    return sections[0x74], sections[0x75]
+
+
+def measured(quick: bool) -> list[dict[str, Any]]:
+    """All rows; the quick form has shorter logs and fewer rounds."""
+    rounds, seconds, unit = (1, 4, 250_000) if quick else (5, 60, 1_000_000)
+    short, large, long = (600_000, 600_000, 600_000) if quick else (2_000_000, 10_000_000, 5_000_000)
+    with temporary() as folder:
+        plain, small = filled(folder, short), filled(folder, 100_000)
+        logs = {"simulated plant": filled(folder, unit), "3 decimals": filled(folder, 2 * unit, 3)}
+        table = ceiling(plain, rounds) + one_unit(logs)
+        biggest = plain if quick else filled(folder, large)
+        table.append(evenness(biggest, small, rounds))
+        if not quick:
+            memory, _ = outage(biggest, seconds)
+            return [*table, memory, outage(filled(folder, long), seconds)[1]]
+        return table + outage(plain, seconds)
+
+
 def main() -> None:
-    """One part, as `apart` runs it."""
+    """Measure, print the table, put the rows into build/bench/buffer.json in the place of earlier ones."""
     options = argparse.ArgumentParser(description=__doc__)
-    parts = options.add_subparsers(dest="part", required=True)
-    for name, *names in (
-        ("fill", "count", "decimals"),
-        ("drain", "port", "units", "count"),
-        ("each", "port", "seconds", "per_s"),
-    ):
-        part = parts.add_parser(name)
-        part.add_argument("path", type=Path)
-        for each in names:
-            part.add_argument(each, type=int)
-    asked = options.parse_args()
-    said: dict[str, Any] | None
-    if asked.part == "fill":
-        said = asyncio.run(fill(asked.path, asked.count, None if asked.decimals < 0 else asked.decimals))  # type: ignore[func-returns-value]
-    elif asked.part == "drain":
-        said = asyncio.run(drain(asked.path, asked.port, asked.units, asked.count))
-    else:
-        said = asyncio.run(events_each(asked.path, asked.port, asked.seconds, asked.per_s or None))
-    print(json.dumps(said or {}))
+    options.add_argument("--quick", action="store_true", help="end within a minute")
+    table = measured(options.parse_args().quick)
+    REPORT.parent.mkdir(parents=True, exist_ok=True)
+    report = json.loads(REPORT.read_text("utf-8")) if REPORT.exists() else {"bench": "buffer", "rows": []}
+    REPORT.write_text(json.dumps({**report, "drain": table}, indent=2) + "\n", "utf-8")
+    for line in table:
+        beside = f"  {line['theirs']:>12,.1f} {line['peer']}, ratio {line['ratio']:.2f}" if line["peer"] else ""
+        print(f"{line['work']:<75} {line['ours']:>12,.2f} {line['unit']:<11}{beside}")
 
 
 if __name__ == "__main__":
