@@ -34,8 +34,9 @@ test-deps:                ## what the rest of the tests need: Debian packages, a
 bench: setup              ## a table, and build/bench/journey.json
 	$(BIN)/python tests/bench/journey.py $(if $(QUICK),--quick)
 
-bench-buffer: setup       ## the log beside raw SQLite: a table, and build/bench/buffer.json
+bench-buffer: setup       ## the log beside raw SQLite, and its drain: tables, and build/bench/buffer.json
 	$(BIN)/python tests/bench/buffer.py $(if $(QUICK),--quick)
+	$(BIN)/python tests/bench/drain.py $(if $(QUICK),--quick)
 
 bench-history: setup      ## long trends: server time, readings/s, bytes; and build/bench/history.json
 	$(BIN)/python tests/bench/history.py $(if $(QUICK),--quick)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+from appliance.bridge.changes import Changes
 from appliance.bridge.follower import LANES, Follower, Outgoing
 from appliance.bridge.link import Backoff, Link, LinkState
 from appliance.bridge.pacing import Clock, Forecast, Pace, Shares, Throughput
@@ -61,7 +62,7 @@ class Bridge:
         self._opened_s: dict[Lane, float] = {}
         """When a lane last gave an envelope."""
         self._in_flight: list[Outgoing] = []
-        self._changed = asyncio.Event()
+        self._changes = Changes(self._clock, self._pace.stall_s)
         self._pause_s: float | None = None
         """After a failure: how long to pause once nothing is under way any more."""
         self._progress_s = 0.0
@@ -98,13 +99,13 @@ class Bridge:
         """
         if follower := self._followers.get(stream):
             follower.resend(ranges)
-            self._changed.set()
+            self._changes.tell()
 
     def hold(self, reason: str) -> None:
         """Cut the link in software until `release`: what is under way fails, and nothing is sent."""
         self._uplink.shut(reason)
         self._link.hold(self._uplink.reason)
-        self._changed.set()
+        self._changes.tell()
 
     def release(self) -> None:
         """Give the link back; the next envelope leaves at once."""
@@ -114,7 +115,7 @@ class Bridge:
         self._link.release()
         self._pause_s = None
         self._backoff.reset()
-        self._changed.set()
+        self._changes.tell()
 
     def status(self) -> BridgeStatus:
         """What the Bridge says of itself, now."""
@@ -140,14 +141,14 @@ class Bridge:
 
     async def _step(self, tasks: asyncio.TaskGroup) -> None:
         """Send one envelope on its way, or wait for what keeps it back."""
-        self._changed.clear()
+        self._changes.clear()
         await self._watch()
         if self._uplink.reason:
             await self._stand_still()
         elif self._pause_s is not None:
             await self._recover(self._pause_s)
         elif len(self._in_flight) >= self._in_flight_max():
-            await self._change()
+            await self._changes.wait()
         elif wait_s := self._throughput.wait_s(self._clock.now_s()):
             await self._clock.sleep(wait_s)
         elif outgoing := await self._next():
@@ -166,47 +167,27 @@ class Bridge:
     async def _stand_still(self) -> None:
         """The link is held: let go of it, and wait for its release."""
         if self._in_flight:
-            await self._change()
+            await self._changes.wait()
             return
         await self._uplink.close()
         await self._uplink.opened()
 
     async def _recover(self, pause_s: float) -> None:
         if self._in_flight:
-            await self._change()
+            await self._changes.wait()
             return
         self._pause_s = None
-        await self._sleep(pause_s)
-
-    async def _change(self) -> None:
-        """Wait until an envelope has come to its end, though not for ever."""
-        try:
-            async with asyncio.timeout(self._pace.stall_s):  # wait_for of Python 3.11 can lose a cancellation.
-                await self._changed.wait()
-        except TimeoutError:
-            log.debug("bridge: nothing has ended for %.0f s", self._pace.stall_s)
+        await self._changes.sleep(pause_s)
 
     async def _rest(self) -> None:
         """Until the next envelope may be sealed, or something has come to its end."""
         now_s = self._clock.now_s()
         opened = [at_s for lane, at_s in self._opened_s.items() if lane is not Lane.BACKLOG and self._unsent(lane)]
         rest_s = max(_REST_S_MIN, min(opened, default=now_s) + self._pace.flush_s - now_s)
-        if not self._in_flight:
+        if self._in_flight:
+            await self._changes.sleep(rest_s)
+        else:
             await self._clock.sleep(rest_s)
-            return
-        await self._sleep(rest_s)
-
-    async def _sleep(self, pause_s: float) -> None:
-        """Until the time is over, or something has changed."""
-        async with asyncio.TaskGroup() as tasks:
-            ways = [tasks.create_task(self._changed.wait()), tasks.create_task(self._asleep(pause_s))]
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-            for way in ways:
-                way.cancel()
-
-    async def _asleep(self, pause_s: float) -> bool:
-        await self._clock.sleep(pause_s)
-        return True
 
     async def _watch(self) -> None:
         """Progress is what is acknowledged: without any, whatever the link says of itself, it is built anew."""
@@ -250,7 +231,7 @@ class Bridge:
                 self._link.lost(error, self._pause_s)
         finally:
             self._in_flight.remove(outgoing)
-            self._changed.set()
+            self._changes.tell()
 
     def _acknowledged(self, outgoing: Outgoing) -> None:
         lane, now_s = self._lanes[outgoing.lane], self._clock.now_s()
@@ -275,7 +256,7 @@ class Bridge:
             gap = await asyncio.to_thread(refusal, sealed, self._root, self._clock.now_us())
             await follower.refused(outgoing, gap)
             self._refused_envelopes += 1
-            entries = f"{outgoing.sealed.stream} {outgoing.plan.first} to {outgoing.plan.last}"
+            entries = f"{sealed.stream} {outgoing.range.first} to {outgoing.range.last}"
             log.error("bridge: %s will never be taken and are kept aside: %s; %s", entries, error, error.hint)
         else:
             follower.arrived(outgoing)

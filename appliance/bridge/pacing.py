@@ -21,6 +21,8 @@ UNIT_BYTES_PER_S: Final = 1_000_000
 UNIT_EVENTS_PER_S: Final = 1_000
 EVENT_OVERHEAD_BYTES: Final = 512
 """What an event's properties and framing add to its body."""
+SAVED_UP_S: Final = 0.5
+"""How much unused throughput may leave at once later; the far side saves up a second's worth, so it never runs dry."""
 WAIT_S_MIN: Final = 0.0005
 """A shorter wait is not worth it; what is owed for it stays owed."""
 FORECAST_S: Final = 60.0
@@ -73,14 +75,13 @@ class Shares:
 class Throughput:
     """The token bucket of the throughput units that were bought: bytes and events each second; 0 units: no limit.
 
-    An envelope may leave as long as nothing is owed, and is then taken off; a second's worth is the most
-    that is saved up.
+    An envelope may leave as long as nothing is owed, and is then taken off.
     """
 
     def __init__(self, units: float, now_s: float) -> None:
         self._units, self._at_s = units, now_s
-        self._bytes = units * UNIT_BYTES_PER_S
-        self._events = units * UNIT_EVENTS_PER_S
+        self._bytes = units * UNIT_BYTES_PER_S * SAVED_UP_S
+        self._events = units * UNIT_EVENTS_PER_S * SAVED_UP_S
 
     def wait_s(self, now_s: float) -> float:
         """How long until the next envelope may leave."""
@@ -88,8 +89,8 @@ class Throughput:
             return 0.0
         passed_s, self._at_s = max(0.0, now_s - self._at_s), now_s
         per_s = (self._units * UNIT_BYTES_PER_S, self._units * UNIT_EVENTS_PER_S)
-        self._bytes = min(per_s[0], self._bytes + passed_s * per_s[0])
-        self._events = min(per_s[1], self._events + passed_s * per_s[1])
+        self._bytes = min(per_s[0] * SAVED_UP_S, self._bytes + passed_s * per_s[0])
+        self._events = min(per_s[1] * SAVED_UP_S, self._events + passed_s * per_s[1])
         wait_s = max(-self._bytes / per_s[0], (1.0 - self._events) / per_s[1])
         return wait_s if wait_s >= WAIT_S_MIN else 0.0
 

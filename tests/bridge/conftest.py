@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from azure.eventhub.aio import _client_base_async
 
 from appliance.bridge.eventhubs import Deadlines, EventHubsUplink
 from appliance.bridge.folder import FolderUplink
@@ -17,6 +18,23 @@ from cloud_sync.emulator.eventhubs import EventHubs
 
 DEADLINES = Deadlines(send_s=8.0, close_s=2.0)
 IMPATIENT = Deadlines(send_s=1.0, close_s=0.5)
+
+
+class Hurried:
+    """asyncio as the client sees it: it looks every 2 ms whether its link stands, not every 50."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+    @staticmethod
+    async def sleep(delay_s: float, **options: Any) -> None:
+        await asyncio.sleep(0.002 if delay_s == 0.05 else delay_s, **options)
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connecting is 30 such looks, and no test here is about their pace."""
+    monkeypatch.setattr(_client_base_async, "asyncio", Hurried())
 
 
 class FarSide(Protocol):

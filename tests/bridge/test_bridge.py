@@ -20,6 +20,7 @@ from appliance.buffer.buffer import Buffer
 from appliance.contract.envelope import ENTRIES_MAX, Lane, Sealed, open_sealed
 from appliance.contract.gap import Gap, GapReason
 from appliance.contract.reading import Quality, Reading, Stream
+from appliance.contract.sent import Sent
 
 T0_US = 1_780_000_000_000_000
 QUICK = Pace(flush_s=0.02, pause_s_min=0.05, pause_s_max=0.2)
@@ -263,3 +264,24 @@ async def test_a_refused_gap_is_not_told_in_another_gap(
         await buffer.append(readings(5, 10))
         await until(lambda: bridge.status().sent_entries == 5)
     assert buffer.last(Stream.EVENTS) == 1
+
+
+async def test_the_gap_of_a_refusal_and_the_cursor_are_one_transaction(
+    buffer: Buffer, folder_side: Any, refused: FolderUplink, until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So no crash leaves an envelope given up without a word, and until then it is not said to be acknowledged."""
+    uplink, written, append = Troubled(folder_side.uplink), [], buffer.append
+    uplink.before.append(UplinkError("too large", "split it", retryable=False))
+    bridge = Bridge(buffer, uplink, refused, QUICK)
+
+    async def seen(entries: Any, stream: Stream = Stream.READINGS, moves: Any = ()) -> int:
+        if entries and stream is Stream.EVENTS:
+            written.append(([(move.cursor.name, move.seq) for move in moves], bridge.sent(Stream.READINGS)))
+        return await append(entries, stream, moves)
+
+    await buffer.append(readings(10))
+    monkeypatch.setattr(buffer, "append", seen)
+    async with running(bridge):
+        await until(lambda: bridge.status().refused_envelopes == 1)
+        assert bridge.sent(Stream.READINGS) == Sent(((1, 10),), ())
+    assert written == [([("bridge", 10)], Sent((), ((1, 10),)))]

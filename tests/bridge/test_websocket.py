@@ -2,16 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import WSMsgType, web
 from azure.core.credentials import AccessToken
+from certificates import certificate_in
 
+from appliance.bridge import leftovers
 from appliance.bridge.eventhubs import EventHubsUplink
+from appliance.bridge.uplink import UplinkError
 from appliance.contract.envelope import Lane, envelopes
 from appliance.contract.reading import Quality, Reading, Stream
+from cloud_sync.emulator.command import Doors
+from cloud_sync.emulator.eventhubs import EventHubs
 
 READING = Reading("acme/northfield/a/l/c/pmp-1/flow", 1.5, Quality.GOOD, 1, 1, 1, "test")
 (SEALED,) = envelopes("northfield", 1, Stream.READINGS, 1, [READING] * 100)
@@ -53,6 +59,12 @@ class Gateway:
         return socket
 
 
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for loopback that signs itself, and its key."""
+    return certificate_in(tmp_path_factory.mktemp("tls"))
+
+
 @pytest.fixture
 async def gateway(hub_side: Any) -> AsyncIterator[tuple[Gateway, int]]:
     front = Gateway(hub_side.hubs.port)
@@ -69,7 +81,7 @@ async def gateway(hub_side: Any) -> AsyncIterator[tuple[Gateway, int]]:
 async def test_envelopes_leave_over_websocket(hub_side: Any, gateway: tuple[Gateway, int]) -> None:
     """Not one connection goes past the gateway, and after a close the next send comes through as well."""
     front, port = gateway
-    door = EventHubsUplink.from_credential(
+    uplink = EventHubsUplink.from_credential(
         f"127.0.0.1:{hub_side.hubs.port}",
         "readings",
         Token,
@@ -79,7 +91,58 @@ async def test_envelopes_leave_over_websocket(hub_side: Any, gateway: tuple[Gate
     )
     async with asyncio.timeout(20):
         for _ in range(2):
-            await door.send(SEALED, Lane.LIVE)
-            await door.close()
+            await uplink.send(SEALED, Lane.LIVE)
+            await uplink.close()
     assert hub_side.arrived() == [SEALED, SEALED]
     assert front.opened >= 2
+
+
+def door(hubs: EventHubs, port: int, trusted: Path | None) -> EventHubsUplink:
+    """An uplink that reaches the hub by its WebSocket door alone; over TLS when there is a certificate to trust."""
+    options: dict[str, Any] = {"use_tls": False} if trusted is None else {"connection_verify": str(trusted)}
+    endpoint = f"sb://127.0.0.1:{port}"
+    return EventHubsUplink.from_credential(
+        f"127.0.0.1:{hubs.port}", "readings", Token, "websocket", custom_endpoint_address=endpoint, **options
+    )
+
+
+async def test_envelopes_leave_over_websocket_and_tls(
+    hub_side: Any, certificate: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """As on Azure's port 443: encrypted, and not to whom the plant does not trust."""
+    tls = Doors(cert=certificate[0], key=certificate[1]).tls()
+    port = await hub_side.hubs.serve_websocket(tls=tls)
+    async with asyncio.timeout(20):
+        uplink = door(hub_side.hubs, port, certificate[0])
+        await uplink.send(SEALED, Lane.LIVE)
+        await uplink.close()
+        (tmp_path / "other").mkdir()
+        stranger = door(hub_side.hubs, port, certificate_in(tmp_path / "other")[0])
+        with pytest.raises(UplinkError, match="CERTIFICATE_VERIFY_FAILED"):
+            await stranger.send(SEALED, Lane.LIVE)
+        await stranger.close()
+    assert hub_side.arrived() == [SEALED]
+    assert leftovers.cut(f"127.0.0.1:{hub_side.hubs.port}") == 0
+
+
+@pytest.mark.filterwarnings("ignore:ssl=None is deprecated:DeprecationWarning")  # The SDK's own words, without TLS.
+@pytest.mark.parametrize("is_tls", [False, True])
+async def test_what_a_mute_far_side_leaves_open_is_cut(
+    hub_side: Any, certificate: tuple[Path, Path], until: Callable[..., Any], is_tls: bool
+) -> None:
+    """The WebSockets of a client that nobody closes any more end at once, and the next send builds others."""
+    tls = Doors(cert=certificate[0], key=certificate[1]).tls() if is_tls else None
+    hubs = hub_side.hubs
+    port = await hubs.serve_websocket(tls=tls)
+    uplink = door(hubs, port, certificate[0] if is_tls else None)
+    async with asyncio.timeout(20):
+        await uplink.send(SEALED, Lane.LIVE)
+        assert hubs._wires
+        assert leftovers.cut("127.0.0.2") == 0
+        assert leftovers.cut(f"127.0.0.1:{hubs.port}") == 2  # The one that asked for partitions, and a producer's.
+        await until(lambda: not hubs._wires)
+        assert leftovers.cut(f"127.0.0.1:{hubs.port}") == 0
+        await uplink.close()
+        await uplink.send(SEALED, Lane.LIVE)
+        await uplink.close()
+    assert hub_side.arrived() == [SEALED, SEALED]
