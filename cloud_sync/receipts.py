@@ -137,11 +137,13 @@ class Receipts:
             self._said_all_s = time.monotonic()
         keys = {(receipt.plant, receipt.epoch, receipt.stream): receipt for receipt in receipts}
         newest = {receipt.plant: receipt.epoch for receipt in keys.values()}  # The later epoch comes later.
-        changed = [
-            receipt
+        fresh = {
+            key[:2]
             for key, receipt in keys.items()
             if not _is_same(receipt, self._said.get(key), is_old=receipt.epoch < newest[receipt.plant])
-        ]
+        }
+        # Both streams of an epoch together: what proves a loss in one may stand in the other.
+        changed = [receipt for key, receipt in keys.items() if key[:2] in fresh]
         if changed:
             await self._door.send(changed, list(keys.values()))
             self._said |= {(receipt.plant, receipt.epoch, receipt.stream): receipt for receipt in changed}
