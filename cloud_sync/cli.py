@@ -81,10 +81,28 @@ def gold(config: ConfigFile = Path("cloud_sync.toml")) -> None:
 
 
 @app.command()
+def reconcile(
+    config: ConfigFile = Path("cloud_sync.toml"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what silver holds of each plant's log, what is missing below the highest number, and what differs."""
+    settings = _config(config)
+    from cloud_sync import reconciliation
+    from cloud_sync.lake import Lake
+
+    found = reconciliation.of(Lake(Path(settings.lake.path)))
+    typer.echo(found.to_json() if as_json else found.to_text())
+    if not found.is_fine:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
 def emulate(
     data: Annotated[Path, typer.Option(help="The folder that keeps the events.")] = Path("eventhubs"),
     port: Annotated[int, typer.Option(min=0, max=65535)] = 5672,
-    hub: Annotated[list[str] | None, typer.Option(help="A hub to serve; may be repeated.")] = None,
+    hub: Annotated[
+        list[str] | None, typer.Option(help="A hub to serve; may be repeated. Without: readings and receipts.")
+    ] = None,
     partitions: Annotated[int, typer.Option(min=1, max=32)] = 4,
     websocket_port: Annotated[int | None, typer.Option(min=0, max=65535, help="AMQP over WebSocket too.")] = None,
     cert: Annotated[Path | None, typer.Option(exists=True, help="The certificate for TLS, PEM.")] = None,
@@ -97,10 +115,11 @@ def emulate(
     """Stand in for Event Hubs on loopback."""
     from cloud_sync.emulator.command import Doors
     from cloud_sync.emulator.command import emulate as serve
+    from cloud_sync.emulator.eventhubs import HUBS
     from cloud_sync.emulator.tokens import Trust
 
     doors, trust = Doors(websocket_port, faults_port, cert, key), Trust(access_key, jwt_issuer)
-    _until_done(serve(data, port, tuple(hub or ("readings",)), partitions, doors, trust, throughput_units))
+    _until_done(serve(data, port, tuple(hub or HUBS), partitions, doors, trust, throughput_units))
 
 
 @app.command()

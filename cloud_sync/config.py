@@ -2,7 +2,7 @@
 
 import difflib
 import tomllib
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -21,6 +21,8 @@ class HubConfig:
     name: str = "readings"
     consumer_group: str = "$Default"
     folder: str = ""
+    receipts: str = "receipts"
+    """The hub that takes receipts, beside a folder the folder `receipts` in it; empty for none."""
 
     def __post_init__(self) -> None:
         if bool(self.connection_string) == bool(self.folder):
@@ -93,7 +95,7 @@ class Config:
         lake = _section(LakeConfig, document, "lake")
         folder = str(base / hub.folder) if hub.folder else ""
         return cls(
-            hub=HubConfig(hub.connection_string, hub.name, hub.consumer_group, folder),
+            hub=replace(hub, folder=folder),
             lake=LakeConfig(str(base / lake.path)),
             gold=_section(GoldConfig, document, "gold"),
             service=_section(ServiceConfig, document, "service"),

@@ -1,7 +1,7 @@
 """Entries of opened envelopes as Arrow rows of the silver tables. Pure: no file, no clock."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from itertools import chain
@@ -11,7 +11,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appliance.contract.ledger import YEAR_1970_US, YEAR_2200_US, event_times_us, int64_times
+from appliance.contract.gap import GAP_ORIGIN
+from appliance.contract.ledger import (
+    LEDGER_ORIGIN,
+    YEAR_1970_US,
+    YEAR_2200_US,
+    Tally,
+    WindowTally,
+    event_times_us,
+    int64_times,
+)
 from appliance.contract.prediction import ALARM_ORIGIN, PREDICTION_ORIGIN, Alarm, Prediction
 from appliance.contract.reading import Reading, Stream, message_id
 from appliance.contract.topic import Topic, TopicError
@@ -56,43 +65,77 @@ def reading_rows(runs: Sequence[Run], table: tables.Table = tables.READINGS) -> 
 
 
 def event_rows(runs: Sequence[Run]) -> dict[str, pa.Table]:
-    """Rows of `silver/predictions`, `silver/alarms`, and of `silver/events` for all that is neither."""
-    predictions: list[tuple[Run, Prediction]] = []
-    alarms: list[tuple[Run, Alarm]] = []
+    """Rows of the tables of predictions, alarms, gaps and the ledger, and of `silver/events` for all the rest."""
+    opened: dict[str, list[tuple[Run, dict[str, Any]]]] = {table.name: [] for table, _ in _OPENERS.values()}
     others: list[Run] = []
     for run in chain.from_iterable(map(_one_by_one, runs)):
-        entry = run.entries[0]
         try:
-            if entry.origin == PREDICTION_ORIGIN:
-                predictions.append((run, Prediction.from_entry(entry)))
-            elif entry.origin == ALARM_ORIGIN:
-                alarms.append((run, Alarm.from_entry(entry)))
-            else:
-                others.append(run)
-        except (ValueError, TypeError, KeyError):
-            others.append(run)  # Written by a newer or a broken appliance; kept as it is.
+            table, opener = _OPENERS[run.entries[0].origin]
+            opened[table.name] += [(run, columns) for columns in opener(run.entries[0])]
+        except (ValueError, TypeError, KeyError, AttributeError):
+            others.append(run)  # Of another kind, or written by a newer or a broken appliance; kept as it is.
     return {
-        tables.PREDICTIONS.name: _opened(tables.PREDICTIONS, [(run, _prediction(said)) for run, said in predictions]),
-        tables.ALARMS.name: _opened(tables.ALARMS, [(run, _alarm(said)) for run, said in alarms]),
+        **{name: _opened(tables.BY_NAME[name], rows) for name, rows in opened.items()},
         tables.EVENTS.name: reading_rows(others, tables.EVENTS),
     }
 
 
-def _prediction(said: Prediction) -> dict[str, Any]:
+def _prediction(entry: Reading) -> Iterator[dict[str, Any]]:
+    said = Prediction.from_entry(entry)
     signs = json.dumps([asdict(sign) for sign in said.signs], ensure_ascii=False)
     names = ("probability", "horizon_s", "life_low_s", "life_high_s", "health", "model", "mode")
-    return {"equipment_path": said.equipment, "signs": signs, **{name: getattr(said, name) for name in names}}
+    yield {"of": said.equipment, "signs": signs, **{name: getattr(said, name) for name in names}}
 
 
-def _alarm(said: Alarm) -> dict[str, Any]:
+def _alarm(entry: Reading) -> Iterator[dict[str, Any]]:
+    said = Alarm.from_entry(entry)
     names = ("key", "priority", "message", "value", "limit")
     columns = {name: getattr(said, name) for name in names}
-    return {
-        "equipment_path": said.equipment,
-        "state": str(said.state),
-        "raised_at": min(max(said.raised_at_us, YEAR_1970_US), YEAR_2200_US),
-        **columns,
+    yield {"of": said.equipment, "state": str(said.state), "raised_at": _within(said.raised_at_us), **columns}
+
+
+def _gap(entry: Reading) -> Iterator[dict[str, Any]]:
+    said = json.loads(str(entry.value))
+    numbers = {name: int(said[name]) for name in ("first", "last", "count", "unread")}
+    yield {
+        "gap_epoch": int(said["epoch"]),
+        "gap_stream": str(said["stream"]),
+        "reason": str(said["reason"]),
+        "gap": str(entry.value),
+        **numbers,
     }
+
+
+def _window(entry: Reading) -> Iterator[dict[str, Any]]:
+    said = WindowTally.from_entry(entry)
+    tallies: Iterable[tuple[str | None, Tally]] = said.equipment.items() or [(None, Tally())]
+    for path, tally in tallies:
+        yield {
+            "window_start": _within(said.start_us),
+            "ledger_epoch": said.epoch,
+            "first": said.first,
+            "last": said.last,
+            "equipment_path": path,
+            "entries": tally.entries,
+            "fingerprint": signed(tally.fingerprint),
+        }
+
+
+_OPENERS: dict[str, tuple[tables.Table, Callable[[Reading], Iterator[dict[str, Any]]]]] = {
+    PREDICTION_ORIGIN: (tables.PREDICTIONS, _prediction),
+    ALARM_ORIGIN: (tables.ALARMS, _alarm),
+    GAP_ORIGIN: (tables.GAPS, _gap),
+    LEDGER_ORIGIN: (tables.LEDGER, _window),
+}
+
+
+def signed(word: int) -> int:
+    """The number between -2^63 and 2^63 that has the same 64 bits."""
+    return word - 2**64 if word >= 2**63 else word
+
+
+def _within(at_us: int) -> int:
+    return min(max(at_us, YEAR_1970_US), YEAR_2200_US)
 
 
 def _opened(table: tables.Table, rows: Sequence[tuple[Run, dict[str, Any]]]) -> pa.Table:
@@ -102,8 +145,9 @@ def _opened(table: tables.Table, rows: Sequence[tuple[Run, dict[str, Any]]]) -> 
     entries = [run.entries[0] for run in runs]
     sources, arrivals = [entry.source_us for entry in entries], [entry.arrival_us for entry in entries]
     columns: dict[str, Any] = {**_of_runs(runs), **_times(sources, arrivals)}
-    columns |= _places([f"{opened['equipment_path']}/_" for _, opened in rows])
-    for name in rows[0][1].keys() - {"equipment_path"}:
+    if "of" in rows[0][1]:
+        columns |= _places([f"{opened['of']}/_" for _, opened in rows])
+    for name in rows[0][1].keys() - {"of"}:
         kind = table.schema.field(name).type
         columns[name] = pa.array([opened[name] for _, opened in rows], pa.int64() if kind == tables.TIME else kind)
         columns[name] = columns[name].cast(kind)

@@ -31,6 +31,11 @@ class Ranges:
         self._highs[start:end] = [joined_hi]
         return new
 
+    def holds(self, lo: int, hi: int) -> bool:
+        """Whether all of `lo` to `hi` is in the set; nothing is, when `hi` is below `lo`."""
+        place = bisect_left(self._highs, hi)
+        return hi < lo or (place < len(self._lows) and self._lows[place] <= lo)
+
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return iter(zip(self._lows, self._highs, strict=True))
 

@@ -19,6 +19,8 @@ from cloud_sync.drain import Drain
 from cloud_sync.envelope_folder import EnvelopeFolder, hub_of
 from cloud_sync.gold import Gold
 from cloud_sync.lake import Lake
+from cloud_sync.receipt_door import FolderDoor, HubDoor
+from cloud_sync.receipts import Receipts
 from cloud_sync.silver import Passed, Silver
 from cloud_sync.source import FolderSource, Source, is_recorded
 
@@ -27,6 +29,8 @@ log = logging.getLogger(__name__)
 GOLD_PAUSE_S_MIN = 2.0
 GOLD_SHARE_MAX = 0.1
 """Of the time; a refresh that takes longer comes less often."""
+EVERY_S, FOLDER_EVERY_S = 5.0, 60.0
+"""Between two looks at what silver holds; a folder is looked through as a whole for it."""
 PAUSE_S_MIN, PAUSE_S_MAX = 1.0, 60.0
 STOP_S_MAX = 1.7
 _EXPECTED = (DeltaError, duckdb.Error, OSError)
@@ -56,6 +60,14 @@ def source_of(hub: HubConfig, lake: Lake) -> Source:
     return EventHubs(hub.connection_string, hub.name, hub.consumer_group)
 
 
+def receipts_of(hub: HubConfig, lake: Lake) -> Receipts | None:
+    """What tells the plants of this hub what the lake holds; None when nothing shall. Raises `SourceError`."""
+    if not hub.receipts or (hub.folder and is_recorded(Path(hub.folder))):
+        return None
+    door = FolderDoor(Path(hub.folder)) if hub.folder else HubDoor(hub.connection_string, hub.receipts)
+    return Receipts(lake, source_of(hub, lake), door, FOLDER_EVERY_S if hub.folder else EVERY_S)
+
+
 async def single_pass(config: Config) -> None:
     """Take everything that is there now through all layers; raises `SourceError`."""
     lake = Lake(Path(config.lake.path))
@@ -63,6 +75,9 @@ async def single_pass(config: Config) -> None:
     layers = Layers(lake, config)
     await asyncio.to_thread(layers.refine)
     await asyncio.to_thread(layers.report)
+    if config.hub.folder and (receipts := receipts_of(config.hub, lake)):
+        for _ in range(2):  # The second one can say that all is opened that was there at the first.
+            await receipts.once()
 
 
 async def serve(config: Config) -> None:
@@ -79,7 +94,7 @@ async def serve(config: Config) -> None:
 async def _serve(config: Config, lake: Lake, layers: "Layers", stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     log.info("cloud_sync: %s into %s", config.hub.name or config.hub.folder, lake.path)
-    drain = Drain(lake, source_of(config.hub, lake))
+    drain, receipts = Drain(lake, source_of(config.hub, lake)), receipts_of(config.hub, lake)
 
     def end() -> None:
         loop.call_soon_threadsafe(stop.set)
@@ -87,10 +102,13 @@ async def _serve(config: Config, lake: Lake, layers: "Layers", stop: asyncio.Eve
     thread = threading.Thread(target=layers.run, args=(end,), name="layers", daemon=True)
     thread.start()
     async with asyncio.TaskGroup() as group:
-        draining = group.create_task(drain.run(), name="drain")
+        tasks = [group.create_task(drain.run(), name="drain")]
+        if receipts:
+            tasks.append(group.create_task(receipts.run(), name="receipts"))
         await stop.wait()
         layers.stop.set()
-        draining.cancel()
+        for task in tasks:
+            task.cancel()
         if not layers.has_failed:
             impatience = threading.Timer(STOP_S_MAX, _leave)
             impatience.daemon = True

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 ENVELOPES_PER_PASS_MAX = 60
 PASSES_PER_COMPACTION = 100
-_BEFORE = (tables.DEAD_LETTERS, tables.PREDICTIONS, tables.ALARMS, tables.EVENTS)
+_BEFORE = (tables.DEAD_LETTERS, tables.PREDICTIONS, tables.ALARMS, tables.GAPS, tables.LEDGER, tables.EVENTS)
 """Committed in this order when they have rows; `silver/readings` always comes last and closes the pass."""
 _BAD = (ValueError, TypeError, OverflowError, AttributeError, KeyError)
 """What entries with values of the wrong types end in, once they are put into columns."""

@@ -117,7 +117,7 @@ _READING = _schema(
 )
 READINGS = Table("silver/readings", "What machines said, each entry once.", _READING, ("event_date",))
 EVENTS = Table(
-    "silver/events", "Entries of the stream events that are neither prediction nor alarm.", _READING, ("event_date",)
+    "silver/events", "Entries of the stream events that have no table of their own.", _READING, ("event_date",)
 )
 PREDICTIONS = Table(
     "silver/predictions",
@@ -152,6 +152,41 @@ ALARMS = Table(
         ("value", DOUBLE, "the value that raised or cleared it"),
         ("limit", DOUBLE, "the limit it was held against"),
         ("raised_at", TIME, "when the alarm was raised"),
+        *_DELIVERY,
+    ),
+    ("event_date",),
+)
+GAPS = Table(
+    "silver/gaps",
+    "What the plants' logs let go of, and why; each gap once.",
+    _schema(
+        *_ENTRY,
+        *_TIMES,
+        ("gap_epoch", LONG, "epoch of the numbers"),
+        ("gap_stream", TEXT, "stream of the numbers"),
+        ("first", LONG, "first number"),
+        ("last", LONG, "last number"),
+        ("count", LONG, "entries that were there"),
+        ("unread", LONG, "of these, entries that had not been sent to everyone"),
+        ("reason", TEXT, "size, age, disk, damaged and so on"),
+        ("gap", TEXT, "all that the plant said of it, as JSON"),
+        *_DELIVERY,
+    ),
+    ("event_date",),
+)
+LEDGER = Table(
+    "silver/ledger",
+    "What the plants wrote down: readings by equipment and 5-minute window of arrival. Rows of one window add up.",
+    _schema(
+        *_ENTRY,
+        *_TIMES,
+        ("window_start", TIME, "start of the window"),
+        ("ledger_epoch", LONG, "epoch of the numbers"),
+        ("first", LONG, "first number of the readings counted here"),
+        ("last", LONG, "last number; first - 1 when there was none"),
+        ("equipment_path", TEXT, "whose readings; null when there was none"),
+        ("entries", LONG, "how many"),
+        ("fingerprint", LONG, "sum of their fingerprints modulo 2^64, as a signed number"),
         *_DELIVERY,
     ),
     ("event_date",),
@@ -191,7 +226,7 @@ PREDICTIONS_DAILY = Table(
 )
 
 TABLES = (
-    ENVELOPES, LOSSES, DEAD_LETTERS, READINGS, EVENTS, PREDICTIONS, ALARMS,
+    ENVELOPES, LOSSES, DEAD_LETTERS, READINGS, EVENTS, PREDICTIONS, ALARMS, GAPS, LEDGER,
     SENSOR_HOURLY, SENSOR_DAILY, PREDICTIONS_DAILY,
 )  # fmt: skip
 BY_NAME = {table.name: table for table in TABLES}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cloud_sync.emulator.eventhubs import HOST, PARTITIONS, STORE_NAME, EventHubs
+from cloud_sync.emulator.eventhubs import HOST, HUBS, PARTITIONS, STORE_NAME, EventHubs
 from cloud_sync.emulator.tokens import Trust
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Doors:
 async def emulate(
     data: Path,
     port: int,
-    hubs: Sequence[str] = ("readings",),
+    hubs: Sequence[str] = HUBS,
     partitions: int = PARTITIONS,
     doors: Doors = Doors(),
     trust: Trust = Trust(),  # noqa: B008 - frozen

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 HOST: Final = "127.0.0.1"
 PARTITIONS: Final = 2
 CONNECTIONS_MAX: Final = 200
+HUBS: Final = ("readings", "receipts")
 STORE_NAME: Final = "eventhubs.db"
 
 
@@ -49,7 +50,7 @@ class EventHubs:
     async def open(
         cls,
         path: Path,
-        hubs: Sequence[str] = ("readings",),
+        hubs: Sequence[str] = HUBS,
         partitions: int = PARTITIONS,
         faults: Faults | None = None,
         trust: Trust = Trust(),  # noqa: B008 - frozen
