@@ -16,6 +16,7 @@ from appliance.buffer.keeper import Keeper
 from appliance.buffer.retention import Bounds, Policy
 from appliance.buffer.salvage import finish, is_damaged, renew
 from appliance.buffer.store import Dropped, Store
+from appliance.buffer.wal import mended
 from appliance.contract.envelope import Sealed
 from appliance.contract.gap import GapReason
 from appliance.contract.reading import Reading, Stream
@@ -122,7 +123,8 @@ class Buffer:
         carried over to a new epoch: the plant goes on in any case.
         """
         await asyncio.to_thread(finish, path)
-        if reason := await asyncio.to_thread(is_damaged, path):
+        # The write-ahead log comes first: whoever opens the database takes damage in it for its end.
+        if reason := await asyncio.to_thread(mended, path) or await asyncio.to_thread(is_damaged, path):
             await _replaced(path, plant, root, reason)
         async with Store.open(path, plant) as store:
             lasts = {stream: await store.last(stream) for stream in Stream}
