@@ -8,7 +8,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Final, NamedTuple
 
 from chaos.publisher import Diary, Published
@@ -144,7 +144,7 @@ def _disordered(rows: Sequence[Row]) -> list[str]:
     faults = []
     for epoch, group in _by_epoch(rows):
         ordered = list(group)
-        wrong = [b.seq for a, b in zip(ordered, ordered[1:], strict=False) if b.source_us < a.source_us]
+        wrong = [b.seq for a, b in pairwise(ordered) if b.source_us < a.source_us]
         faults += [f"epoch {epoch}: {len(wrong)} readings out of order: {wrong[:NAMED_MAX]}"] if wrong else []
     return faults
 
