@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from appliance.buffer.blocks import chained
 from appliance.buffer.chunks import decode
+from appliance.buffer.head import mend_head
 from appliance.buffer.schema import StoreError
 from appliance.buffer.store import Store
 from appliance.contract.envelope import Sealed, open_sealed
@@ -19,6 +20,8 @@ from appliance.supervisor import now_us
 
 WHOLE_CHECK_BYTES_MAX = 256_000_000
 """Files up to this size are checked page by page at each start; larger ones when they are asked for."""
+VERSION_MAX = 1_000
+"""No file will ever be of a higher version; one that says so is damaged."""
 SENDER = "bridge"
 """How the names of the cursors begin that send the log on: what they had taken stands in the lake, in the old epoch."""
 _SIDE_FILES = ("", "-wal", "-shm")
@@ -68,12 +71,14 @@ def is_damaged(path: Path) -> str:
     try:
         with closing(sqlite3.connect(path)) as db:
             (version,) = db.execute("PRAGMA user_version").fetchone()
-            db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            if version > VERSION_MAX or (tables and not version):
+                return f"the file says it is of version {version}"
             if version and path.stat().st_size <= WHOLE_CHECK_BYTES_MAX:
                 (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
                 return "" if found == "ok" else str(found)
-    except sqlite3.OperationalError:
-        return ""  # Locked, or no permission: opening it says so.
+    except sqlite3.OperationalError as error:
+        return str(error) if "unsupported file format" in str(error) else ""  # Locked, no permission: opening says so.
     except sqlite3.DatabaseError as error:
         return str(error)
     return ""
@@ -122,6 +127,7 @@ async def renew(path: Path, plant: str, root: str) -> tuple[Report, Path]:
     """
     new = _unfinished(path)
     _remove(new)
+    await mend_head(path, plant)
     report = await _salvage(path, new, plant, root)
     aside = set_aside(path)
     new.rename(path)

@@ -139,3 +139,25 @@ async def test_a_kill_during_renewal_costs_nothing(tmp_path: Path) -> None:
     async with Buffer.open(path, "northfield") as buffer:
         assert await values(buffer) == list(range(1, 20_051))
         assert (await buffer.cursor("bridge")).seq == 12_000
+
+
+@pytest.mark.parametrize("damage", ["flip", "page"])
+async def test_a_damaged_first_page_costs_nothing(tmp_path: Path, damage: str) -> None:
+    """Wherever a byte of SQLite's header changes, the log opens; entries, numbers and cursors are not lost with it."""
+    path, chance = tmp_path / "b.db", random.Random(4)
+    await filled(path)
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    db.close()
+    whole = path.read_bytes()
+    for place in range(0, 100, 4) if damage == "flip" else (0,):
+        for file in tmp_path.iterdir():
+            file.unlink()
+        data = bytearray(whole)
+        data[place] ^= 1 << chance.randrange(8)
+        if damage == "page":
+            data[:PAGE] = chance.randbytes(PAGE)
+        path.write_bytes(data)
+        async with Buffer.open(path, "northfield") as buffer:
+            assert await values(buffer) == list(range(1, 20_301)), place
+            assert (await buffer.cursor("bridge")).seq == 12_000
