@@ -92,12 +92,13 @@ class Keeper:
         return max(0.0, min(waits))
 
     async def work(self, commit: Commit) -> None:
-        """Seal what is due, then look at the bounds."""
+        """Seal what is due, let go of what is damaged, then look at the bounds."""
         for stream in Stream:
             loose = self._last(stream) - self.sealed_to[stream]
             since = self._loose_since_s.get(stream)
             if loose >= ENTRIES_MAX or (loose and since is not None and monotonic() - since >= SEAL_AGE_S):
                 await self.seal(stream, commit)
+        await self._drop_damaged(commit)
         is_much = self._unseen_bytes > self._bounds.unseen_max_bytes // 4
         if is_much or monotonic() - self._looked_s >= LOOK_BUSY_S:
             self._looked_s = monotonic()
@@ -122,6 +123,15 @@ class Keeper:
             await commit(blocks, (), ())
             beyond = first + len(entries) - 1
         self.sealed_to[stream] = beyond
+
+    async def _drop_damaged(self, commit: Commit) -> None:
+        """What cannot be read, not even a second time, leaves the log, and a gap says so; loose entries at sealing."""
+        for found in [found for found in self._store.damaged if found.last <= self.sealed_to[found.stream]]:
+            run = await self._store.read(found.stream, found.first - 1, 1)
+            if not run.entries or run.first != found.first:
+                lost = Block(found.first, found.last - found.first + 1, 0, 0, 0)
+                await commit((), (found,), (await self._gap(found.stream, [lost], GapReason.DAMAGED),))
+            self._store.damaged.discard(found)
 
     async def retain(self, commit: Commit) -> None:
         """Drop what is too old, then what is too much; tell how long the room will last."""

@@ -64,6 +64,8 @@ class Store:
         self.path, self.plant, self.epoch = path, plant, epoch
         self.appended_bytes = 0
         """What has been written down since the start, before it is sealed."""
+        self.damaged: set[Dropped] = set()
+        """What reading has found to be damaged and the file still has."""
         self._opened: OrderedDict[tuple[Stream, int], Sequence[Reading]] = OrderedDict()
 
     @classmethod
@@ -264,7 +266,9 @@ class Store:
             sealed = Sealed(self.plant, self.epoch, stream, first, count, crc, body)
             entries = (await asyncio.to_thread(open_sealed, sealed)).entries
         except ValueError as error:
-            log.error("buffer: %s %d to %d are damaged and passed over: %s", stream, first, first + count - 1, error)
+            if (found := Dropped(stream, first, first + count - 1)) not in self.damaged:
+                self.damaged.add(found)
+                log.error("buffer: %s %d to %d are damaged and passed over: %s", *found, error)
             return None
         self._opened[(stream, first)] = entries
         if len(self._opened) > OPENED_BLOCKS_MAX:

@@ -274,7 +274,7 @@ SMALL: Final = {
     "SEAL_AGE_S": 0.2, "LOOK_S": 0.2, "LOOK_BUSY_S": 0.05,
 }  # fmt: skip
 """A log so small that it seals and drops all the time."""
-SEALING: Final = {"SEAL_AGE_S": 0.2}
+SEALING: Final = {"SEAL_AGE_S": 0.2, "LOOK_S": 0.5}
 
 
 @dataclass(frozen=True, slots=True)
