@@ -119,3 +119,14 @@ def test_an_epoch_that_was_given_up_is_looked_for_by_content() -> None:
     assert "10 are said to stand in the epoch before, 9 do" in faults(
         balance(of, [*old[1:], *new], [carried, damaged], {2: 15})
     )
+
+
+def test_a_gap_of_an_old_epoch_explains_what_lay_between_readings_that_were_renumbered() -> None:
+    """Ten were sent; of the ten that were not, three were damaged in their midst, under the old numbers 14 to 16."""
+    of = diary()
+    old, rest = silver(of)[:10], [row for row in silver(of)[10:] if not 14 <= row.seq <= 16]
+    new = [row._replace(epoch=2, seq=number) for number, row in enumerate(rest, 1)]
+    damaged = gap(14, 16, 0, GapReason.DAMAGED)
+    found = balance(of, [*old, *new], [damaged], {2: 7})
+    assert (found.faults, found.lost) == ((), 3)
+    assert "1 acknowledged readings are lost" in faults(balance(of, [*old, *new[:-1]], [damaged], {2: 6}))

@@ -196,17 +196,25 @@ def _lost(
     explained: Mapping[int, Sequence[int]],
     lasts: Mapping[int, int],
 ) -> list[str]:
-    """Acknowledged readings between two that stand in silver may be missing only as far as gaps lie between them."""
+    """Acknowledged readings between two that stand in silver may be missing only as far as gaps lie between them.
+
+    A gap of an epoch that was given up names old numbers, while its neighbours may stand in silver under new ones:
+    such a gap explains as many as it names, wherever they are, and each only once.
+    """
     stands = {row.source_us: (row.epoch, row.seq) for row in rows}
     places = [place for place, one in enumerate(published) if one.source_us in stands]
+    newest = max(lasts, default=0)
+    spare = sum(len(found) for epoch, found in explained.items() if epoch < newest)
     unexplained = []
     for right, group in groupby(missing, lambda place: bisect_left(places, place)):
         run = list(group)
         low = stands[published[places[right - 1]].source_us] if right else (0, 0)
         high = stands[published[places[right]].source_us] if right < len(places) else _end(lasts, rows)
-        room = sum(_between(found, epoch, low, high) for epoch, found in explained.items())
-        if len(run) > room:
-            unexplained.append((run[0], run[-1], len(run) - room))
+        left = len(run) - _between(explained.get(newest, ()), newest, low, high)
+        taken = min(spare, max(0, left))
+        spare -= taken
+        if left > taken:
+            unexplained.append((run[0], run[-1], left - taken))
     count = sum(one[2] for one in unexplained)
     text = f"{count} acknowledged readings are lost and no gap says so; first to last, how many: "
     return [f"{text}{unexplained[:NAMED_MAX]}"] if count else []

@@ -23,7 +23,7 @@ LAUNCHER: Final = Path(__file__).with_name("plant.py")
 FAKETIME: Final = (
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1", "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
 )  # fmt: skip
-SETTLED_S: Final = 180.0
+SETTLED_S: Final = 90.0
 READINGS_SQL: Final = """SELECT epoch, seq, topic, epoch_us(event_ts), value_type, value, value_int, value_text, quality
 FROM t"""
 GAPS_SQL: Final = "SELECT value_text FROM t WHERE origin = 'gap'"
