@@ -1,5 +1,6 @@
 """The write-ahead log is damaged: commits behind the damage are not taken for never made."""
 
+import asyncio
 import random
 import shutil
 import sqlite3
@@ -7,9 +8,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from appliance.buffer.buffer import Buffer
 from appliance.buffer.wal import mended
+from appliance.cli import app
 from appliance.contract.gap import GAP_ORIGIN, Gap, GapReason
 from appliance.contract.reading import Reading, Stream
 
@@ -118,3 +121,12 @@ async def test_many_flips_and_a_log_that_is_used_again(killed: Path) -> None:
     lost = sum(gap.count for gap in gaps if gap.reason is GapReason.DAMAGED and gap.stream is Stream.READINGS)
     assert lost == 50 * COMMITS + 1 - len(found)
     assert {50 * COMMITS - 1, 5_000} <= found
+
+
+async def test_repair_by_hand_finds_what_lies_behind_the_damage(killed: Path) -> None:
+    wal = Path(f"{killed}-wal")
+    flip(wal, wal.stat().st_size // 2)
+    done = await asyncio.to_thread(CliRunner().invoke, app, ["buffer", "repair", str(killed)])
+    assert done.exit_code == 0, done.output
+    _, found, _ = await opened(killed)
+    assert {0, 50 * COMMITS - 1} <= found
