@@ -128,6 +128,11 @@ class World:
         found = rows(self.lake, "bronze/events", sql)
         return int(found[0][0]) if found else 0
 
+    def drops(self) -> int:
+        """Gaps that have reached the lake."""
+        found = rows(self.lake, "silver/events", f"SELECT count(*) FROM ({GAPS_SQL})")
+        return int(found[0][0]) if found else 0
+
     def balance(self) -> Balance:
         """The account as it stands."""
         buffer = self.status()["buffer"]
