@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 QUICK ?=
 
-.PHONY: setup demo test check test-deps bench bench-buffer bench-history screenshots constraints model clean
+.PHONY: setup demo test check test-deps chaos bench bench-buffer bench-history screenshots constraints model clean
 
 setup: .venv.stamp
 
@@ -28,8 +28,11 @@ check: setup              ## format, lint, types, import floors, tests
 
 test-deps:                ## what the rest of the tests need: Debian packages, and where npm is, an AMQP client and blob storage
 	apt-get update -qq
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-liberation mosquitto mosquitto-clients python3-venv >/dev/null
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium faketime fonts-liberation mosquitto mosquitto-clients python3-venv >/dev/null
 	if command -v npm >/dev/null; then for peer in rhea azurite; do npm install --prefix tests/peers/$$peer --no-audit --no-fund --no-package-lock; done; fi
+
+chaos: setup              ## outages of every kind for an hour or two: a table, and build/chaos.json; ARGS='--seed 7 --only killed'
+	PYTHONPATH=tests $(BIN)/python tests/chaos/run.py $(ARGS)
 
 bench: setup              ## a table, and build/bench/journey.json
 	$(BIN)/python tests/bench/journey.py $(if $(QUICK),--quick)

@@ -14,6 +14,7 @@ from appliance.buffer.buffer import Buffer
 from appliance.buffer.renewal import renew
 from appliance.buffer.salvage import Report, cursors, forget_cursor, last_numbers, pieces
 from appliance.buffer.schema import StoreError
+from appliance.buffer.wal import mended
 from appliance.contract.reading import Reading, Stream, message_id
 from appliance.folder import FolderError, owned
 
@@ -71,6 +72,7 @@ def import_entries(
 def repair(file: FileArgument, root: RootOption = "acme") -> None:
     """Set the file aside, and make a new one, of a new epoch, of all that can be read."""
     with _mistakes(), owned(_existing(file).parent):
+        mended(file)  # Before anything opens the database and takes damage in its write-ahead log for the end.
         report = Report()
         next(iter(pieces(file, report)), None)
         if not report.plant:

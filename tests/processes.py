@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import unquote
@@ -42,12 +42,15 @@ def listens(port: int) -> bool:
 class Program:
     """One running `plantward` or `plantward-cloud`; ends with the block."""
 
-    def __init__(self, *arguments: str | Path, log: Path) -> None:
+    def __init__(self, *arguments: str | Path, log: Path, env: Mapping[str, str] | None = None) -> None:
         program, *rest = map(str, arguments)
         self.log = log
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [str(Path(sys.executable).with_name(program)), *rest], stdout=output, stderr=output
+                [str(Path(sys.executable).with_name(program)), *rest],
+                stdout=output,
+                stderr=output,
+                env={**os.environ, **(env or {})},
             )
 
     def __enter__(self) -> Self:

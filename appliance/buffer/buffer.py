@@ -20,6 +20,7 @@ from appliance.buffer.keeper import Keeper
 from appliance.buffer.renewal import finish, is_damaged, renew, suspect, suspicion
 from appliance.buffer.retention import Bounds, Policy
 from appliance.buffer.store import Dropped, Store
+from appliance.buffer.wal import mended
 from appliance.contract.envelope import Sealed
 from appliance.contract.gap import GapReason, gap_topic
 from appliance.contract.reading import Reading, Stream
@@ -131,7 +132,8 @@ class Buffer:
         """
         sys.setswitchinterval(min(SWITCH_S, sys.getswitchinterval()))
         await asyncio.to_thread(finish, path)
-        if reason := await asyncio.to_thread(is_damaged, path):
+        # The write-ahead log comes first: whoever opens the database takes damage in it for its end.
+        if reason := await asyncio.to_thread(mended, path) or await asyncio.to_thread(is_damaged, path):
             await _replaced(path, plant, root, reason)
         await asyncio.to_thread(suspicion(path).unlink, missing_ok=True)
         async with Store.open(path, plant) as store:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from appliance.buffer.damage import damage_alarm, renewed
+from appliance.buffer.head import mend_head
 from appliance.buffer.renumbering import Renumbering, Stood
 from appliance.buffer.salvage import Report, cursors, pieces
 from appliance.buffer.schema import StoreError
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 
 WHOLE_CHECK_BYTES_MAX = 256_000_000
 """Files up to this size are checked page by page at each start; larger ones when they are asked for."""
+VERSION_MAX = 1_000
+"""No file will ever be of a higher version; one that says so is damaged."""
 _SIDE_FILES = ("", "-wal", "-shm")
 
 
@@ -31,15 +34,19 @@ def is_damaged(path: Path) -> str:
     try:
         with closing(sqlite3.connect(path)) as db:
             (version,) = db.execute("PRAGMA user_version").fetchone()
+            if not 0 <= version <= VERSION_MAX:
+                return f"the file says it is of version {version}"
             tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()]
+            if tables and not version:
+                return "the file says it is of no version"
             for table in tables:  # The ends of each table, which the appliance needs to start at all.
                 db.execute(f"SELECT * FROM {table} ORDER BY 1 DESC LIMIT 1").fetchone()
                 db.execute(f"SELECT * FROM {table} ORDER BY 1 LIMIT 1").fetchone()
             if version and (suspicion(path).exists() or path.stat().st_size <= WHOLE_CHECK_BYTES_MAX):
                 (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
                 return "" if found == "ok" else str(found)
-    except sqlite3.OperationalError:
-        return ""  # Locked, or no permission: opening it says so.
+    except sqlite3.OperationalError as error:
+        return str(error) if "unsupported file format" in str(error) else ""  # Locked, no permission: opening says so.
     except sqlite3.DatabaseError as error:
         return str(error)
     return ""
@@ -78,6 +85,7 @@ async def renew(path: Path, plant: str, root: str, reason: str = "") -> tuple[Re
     _remove(new)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
     aside = path.with_name(f"{path.stem}.damaged-{stamp}{path.suffix}")
+    await mend_head(path, plant)
     report = await _salvage(path, new, plant, root, f"{aside.name} ({reason})" if reason else aside.name)
     set_aside(path, aside)
     new.rename(path)

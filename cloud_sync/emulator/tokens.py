@@ -118,7 +118,11 @@ class Tokens:
 
 
 def _is_below(path: str, own: str) -> bool:
-    """Whether a token for `own` counts for the path; `$management` opens with a token for anything."""
+    """Whether a token for `own` counts for the path, in whatever case; `$management` opens with a token for anything.
+
+    The SDK asks for a token for `consumergroups` and then attaches to `ConsumerGroups`.
+    """
+    path, own = path.lower(), own.lower()
     return path == MANAGEMENT or own == "" or path == own or path.startswith(own + "/")
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from azure.eventhub.aio import EventHubSharedKeyCredential
+from azure.eventhub import EventData
+from azure.eventhub.aio import EventHubConsumerClient, EventHubProducerClient, EventHubSharedKeyCredential
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -123,3 +124,23 @@ async def test_a_link_is_detached_when_its_token_ends_and_another_one_stays(tmp_
             say(Flow(UInt(0), UInt(100), UInt(0), UInt(100), UInt(3), UInt(0), UInt(1), echo=True))
             assert (await heard(Flow)).handle == 3
         writer.close()
+
+
+async def test_the_sdk_receives_with_tokens_of_an_access_key(tmp_path: Path) -> None:
+    """Its token is for `consumergroups`, its link goes to `ConsumerGroups`: one place."""
+    async with EventHubs.open(tmp_path / "hubs.db", trust=Trust(access_key=KEY)) as hubs:
+        text = f"Endpoint=sb://127.0.0.1:{await hubs.serve()};SharedAccessKeyName=any;SharedAccessKey={KEY}"
+        text += ";UseDevelopmentEmulator=true"
+        received: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+        async def take(_: Any, event: Any) -> None:
+            if not received.done():
+                received.set_result(event.body_as_str())
+
+        sender = EventHubProducerClient.from_connection_string(text, eventhub_name="readings")
+        receiver = EventHubConsumerClient.from_connection_string(text, "$Default", eventhub_name="readings")
+        async with asyncio.timeout(30), sender, receiver:
+            await sender.send_batch([EventData("hello")], partition_id="0")
+            receiving = asyncio.create_task(receiver.receive(take, partition_id="0", starting_position="-1"))
+            assert await received == "hello"
+            receiving.cancel()
