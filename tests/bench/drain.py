@@ -53,9 +53,7 @@ def temporary() -> Iterator[Path]:
 
 def begun(*arguments: object) -> "subprocess.Popen[bytes]":
     """Start a part as a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, drain_parts.__file__, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
+    return subprocess.Popen([sys.executable, drain_parts.__file__, *map(str, arguments)], stdout=subprocess.PIPE)
 
 
 def ended(part: "subprocess.Popen[bytes]") -> dict[str, float]:

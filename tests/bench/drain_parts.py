@@ -92,9 +92,10 @@ async def fill(path: Path, count: int, decimals: int) -> dict[str, float]:
         for name in FOLLOWERS:
             for stream in Stream:
                 await (await buffer.cursor(name, stream)).advance(buffer.last(stream))
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(600):
             while buffer.keeper.sealed_to[Stream.READINGS] < buffer.last():  # noqa: ASYNC110 - it has no event
                 await asyncio.sleep(0.05)
+        await buffer._store.give_back()  # Each drain copies the file.
         async with HistoryStore.open(path.with_name("history.db")) as history:
             await history.merge({}, buffer.epoch, buffer.last())
         return {"size_bytes": sum(file.stat().st_size for file in path.parent.glob("buffer.db*"))}

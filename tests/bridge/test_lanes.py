@@ -206,7 +206,7 @@ async def test_several_are_under_way_one_place_is_kept_and_a_dead_link_is_built_
     async with Buffer.open(tmp_path / "buffer.db", "northfield") as buffer:
         await buffer.append(readings(0, 60_000, 1))
         uplink = Held()
-        pace = Pace(flush_s=0.01, stall_s=0.5, pause_s_min=0.01)
+        pace = Pace(flush_s=0.01, stall_s=2.0, pause_s_min=0.01)
         bridge = Bridge(buffer, uplink, FolderUplink(tmp_path / "refused"), pace)
         async with running(bridge):
             await until(lambda: bridge.status().in_flight == 3)
