@@ -100,7 +100,7 @@ def bad_line(world: World, chance: random.Random, effort: Effort) -> None:
     """30 % of the segments are lost and the rest is late, now and then the line is cut; then it is clean."""
     with publishing(world, 300):
         for _ in range(effort.rounds):
-            world.line.weather = Weather(delay_s=min(2.0, effort.lasts_s / 20), loss=0.3, cut=0.01)
+            world.line.weather = Weather(delay_s=min(2.0, effort.lasts_s / 20), loss=0.3, cut=0.03)
             time.sleep(effort.lasts_s)
             world.line.weather = Weather()
     world.settled()
@@ -135,7 +135,7 @@ def killed_at_random(world: World, chance: random.Random, effort: Effort) -> Non
     """kill -9 of the plant, the hub and the companion during ingest, sealing, draining and retention."""
     names = ("plant", "plant", "plant", "hub", "cloud")
     for start in range(0, effort.rounds, 20):
-        world.publisher.start(500)
+        world.publisher.start(400)
         for _ in range(min(20, effort.rounds - start)):
             name = chance.choice(names)
             time.sleep(chance.uniform(0.0, 1.2))
@@ -145,7 +145,7 @@ def killed_at_random(world: World, chance: random.Random, effort: Effort) -> Non
             effort.notes[name] = effort.notes.get(name, 0) + 1
         world.publisher.quiet()
         found = world.settled()
-    effort.notes |= {"drops": world.drops(), "not in silver, named by gaps": found.gaps}
+    effort.notes.update({"drops": world.drops(), "not in silver, named by gaps": found.gaps})
     assert world.drops(), "nothing was dropped, so retention was not tried"
 
 
@@ -270,7 +270,7 @@ QUICK: Final = {
 }  # fmt: skip
 """Patience for the short form: minutes of a link that does not work pass in seconds."""
 SMALL: Final = {
-    "bounds": {"size_max_bytes": WAL_BYTES + 1_500_000, "free_min_bytes": 0},
+    "bounds": {"size_max_bytes": WAL_BYTES + 2_000_000, "free_min_bytes": 0},
     "SEAL_AGE_S": 0.2, "LOOK_S": 0.2, "LOOK_BUSY_S": 0.05,
 }  # fmt: skip
 """A log so small that it seals and drops all the time."""
