@@ -60,7 +60,7 @@ class Rehearsal:
         self._phase = Phase.IDLE
         self._course: Course | None = None
         self._verdict, self._sentence, self._report = "", "", ""
-        self._end_s = self._moved_s = self._asked_s = 0.0
+        self._end_s = self._moved_s = self._drained_s = self._asked_s = 0.0
         self._acknowledged = 0
         self._settled = (0, 0)
 
@@ -184,7 +184,7 @@ class Rehearsal:
     async def _drain(self, course: Course, said: BridgeStatus, now_s: float) -> None:
         if said.readings.acknowledged_seq >= course.last:
             course.drained_us = self._clock.now_us()
-            self._phase, self._moved_s, self._asked_s = Phase.CONFIRMING, now_s, 0.0
+            self._phase, self._drained_s, self._asked_s = Phase.CONFIRMING, now_s, 0.0
             log.info("rehearsal: all up to number %d is acknowledged", course.last)
         elif now_s - self._moved_s >= STALL_S:
             course.notes.append(f"Nothing more was acknowledged for {STALL_S / 60:g} min. {said.last_error}".strip())
@@ -193,7 +193,7 @@ class Rehearsal:
     async def _confirm(self, course: Course, now_s: float) -> None:
         windows = await self._windows(course)
         self._settled = (sum(window.state in ("green", "explained") for window in windows), len(windows))
-        waited_s = now_s - self._moved_s
+        waited_s = now_s - self._drained_s
         age_s = self._ledger.status().receipt_age_s if self._ledger else None
         if self._ledger is None:
             course.notes.append("No ledger is kept here, so the lake was not asked.")

@@ -21,8 +21,8 @@ class Row:
     """One equipment, or one area, over the windows: SVG paths by state, in units of one window and of one hour."""
 
     name: str
+    """The path."""
     title: str
-    path: str
     windows: Mapping[str, str]
     hours: Mapping[str, str]
     summary: str
@@ -111,9 +111,8 @@ def _worst(states: Iterable[WindowState | None]) -> WindowState | None:
 def _row(name: str, states: Sequence[WindowState | None], accounts: Sequence[Account], title: str = "") -> Row:
     hours = [_worst(states[at : at + 12]) for at in range(0, COLUMNS, 12)]
     worst = _worst(states) or WindowState.WAITING
-    return Row(
-        title or name.rpartition("/")[2] or name, name, name, paths(states), paths(hours), _summary(accounts), worst
-    )
+    title = title or name.rpartition("/")[2] or name
+    return Row(name, title, paths(states), paths(hours), _summary(accounts), worst)
 
 
 def _summary(accounts: Sequence[Account]) -> str:
