@@ -1,5 +1,5 @@
 "use strict";
-// A click on a bar of the ledger's grid leads to the window under the pointer; arrow keys walk through hours and windows.
+// A click on a bar of the ledger's grid leads to the window under the pointer, or to the hour where bars are hours; arrow keys walk through hours and windows.
 (() => {
   const WINDOW_US = 300_000_000, DAY_US = 86_400_000_000;
   const open = new Set();
@@ -10,7 +10,8 @@
     const box = bar.getBoundingClientRect(), part = Math.min(0.9999, Math.max(0, (event.clientX - box.left) / box.width));
     const at = Number(bar.dataset.from) + Math.floor(part * DAY_US / WINDOW_US) * WINDOW_US;
     const skip = new URLSearchParams(location.search).get("skip") || "0";
-    location.assign(`/ledger?window=${at}&skip=${encodeURIComponent(skip)}#chosen`);
+    const what = bar.querySelector(".by60").getBoundingClientRect().width ? "hour" : "window";
+    location.assign(`/ledger?${what}=${at}&skip=${encodeURIComponent(skip)}#chosen`);
   });
   document.addEventListener("keydown", event => {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key], list = event.target.closest && event.target.closest("ol.lb, .lsteps ol");
