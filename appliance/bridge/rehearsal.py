@@ -76,7 +76,7 @@ class Rehearsal:
             await self._clock.sleep(TURN_S)
 
     async def start(self, minutes: float, by: str) -> None:
-        """Cut the link for so long; raises `Refused` with the reason."""
+        """Cut the link for so long; raises `Refused` with the reason, `SigningError` and OSError."""
         async with self._lock:
             bridge = self._may_start(minutes)
             now_us, first = self._clock.now_us(), self._buffer.last(Stream.READINGS) + 1
@@ -224,9 +224,9 @@ class Rehearsal:
         course.out_per_s = self._rates.best_out_per_s
         windows = await self._windows(course)
         facts = facts_of(course, windows, verdict, sentence, self._version, self._zone, now_us)
-        self._phase = Phase.BROKEN_OFF if verdict is Verdict.BROKEN_OFF else Phase.DONE
-        self._verdict, self._sentence = verdict.value, sentence
         self._report = await asyncio.to_thread(self.shelf.put, facts)
+        self._verdict, self._sentence = verdict.value, sentence
+        self._phase = Phase.BROKEN_OFF if verdict is Verdict.BROKEN_OFF else Phase.DONE
         log.warning("rehearsal: %s. %s The report is %s", verdict, sentence, self._report)
 
     async def _resume(self) -> None:

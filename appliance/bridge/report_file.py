@@ -57,7 +57,8 @@ class Shelf:
         self.folder, self._keys = data / "rehearsals", data / "keys"
 
     def note(self, course: Mapping[str, Any]) -> None:
-        """Write down that a rehearsal runs."""
+        """Write down that a rehearsal runs, once its report can be signed. Raises `SigningError`, OSError."""
+        Signer.of(self._keys)
         self.folder.mkdir(parents=True, exist_ok=True)
         _replace(self.folder / _RUNNING, json.dumps(course))
 

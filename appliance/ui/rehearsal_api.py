@@ -91,7 +91,7 @@ async def _done(request: Request, pages: Pages, drill: Drill, doing: Any) -> Res
     is_form = _content_type(request) == _FORM
     try:
         await doing
-    except (Refused, SigningError) as error:
+    except (Refused, SigningError, OSError) as error:
         if is_form:
             return await _page(request, pages, drill, None, str(error), 409)
         return JSONResponse({"error": str(error)}, 409)

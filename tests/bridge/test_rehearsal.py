@@ -367,6 +367,17 @@ def test_hostile_words_in_a_report_stay_words(tmp_path: Path) -> None:
     assert verified(page).facts["by"] == hostile.by
 
 
+async def test_a_key_that_cannot_be_used_is_known_before_the_link_is_cut(tmp_path: Path) -> None:
+    """Not at the end, when the report is to be signed."""
+    world = World()
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "plant-signing.pem").write_text("nonsense")
+    rehearsal = rehearsal_of(world, tmp_path)
+    with pytest.raises(SigningError):
+        await rehearsal.start(5, "a test")
+    assert world.reason == "" and not rehearsal.is_running
+
+
 def test_a_damaged_key_is_said_with_a_hint(tmp_path: Path) -> None:
     first = Signer.of(tmp_path)
     assert Signer.of(tmp_path).public_key == first.public_key
