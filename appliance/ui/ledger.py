@@ -1,7 +1,7 @@
 """The ledger as the page shows it: one sentence, and the accounts of windows added up."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from appliance.buffer.accounts import Account, Window, WindowState
@@ -51,7 +51,7 @@ class Headline:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Numbers of some accounts, added up. `waiting` is what is neither in the lake, nor dropped, nor missing."""
+    """Numbers of some accounts, added up."""
 
     produced: int
     stored: int
@@ -60,10 +60,8 @@ class Totals:
     in_lake: int
     dropped: Mapping[str, int]
     missing: int
-
-    @property
-    def waiting(self) -> int:
-        return max(0, self.produced - self.in_lake - sum(self.dropped.values()) - self.missing)
+    waiting: int
+    """What is neither in the lake, nor dropped, nor missing."""
 
 
 def headline(
@@ -110,7 +108,10 @@ def first_us(now_us: int) -> int:
 
 
 def totals(windows: Iterable[Window]) -> Totals:
-    return totals_of([account for window in windows for account in window.accounts])
+    """Of whole windows: a settled one may have lost numbers since, of which its accounts do not tell."""
+    windows = list(windows)
+    of_accounts = totals_of([account for window in windows for account in window.accounts])
+    return replace(of_accounts, missing=max(of_accounts.missing, sum(size(window.missing) for window in windows)))
 
 
 def totals_of(accounts: Sequence[Account]) -> Totals:
@@ -118,14 +119,17 @@ def totals_of(accounts: Sequence[Account]) -> Totals:
     for account in accounts:
         for reason, number in account.dropped.items():
             dropped[reason] = dropped.get(reason, 0) + number
+    produced, in_lake = sum(account.produced for account in accounts), sum(account.in_lake for account in accounts)
+    missing = sum(account.missing for account in accounts)
     return Totals(
-        sum(account.produced for account in accounts),
-        sum(account.stored for account in accounts),
-        sum(account.sent for account in accounts),
-        sum(account.acknowledged for account in accounts),
-        sum(account.in_lake for account in accounts),
-        {reason: number for reason, number in sorted(dropped.items()) if number},
-        sum(account.missing for account in accounts),
+        produced=produced,
+        stored=sum(account.stored for account in accounts),
+        sent=sum(account.sent for account in accounts),
+        acknowledged=sum(account.acknowledged for account in accounts),
+        in_lake=in_lake,
+        dropped={reason: number for reason, number in sorted(dropped.items()) if number},
+        missing=missing,
+        waiting=max(0, produced - in_lake - sum(dropped.values()) - missing),
     )
 
 

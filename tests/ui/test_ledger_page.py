@@ -24,7 +24,7 @@ from appliance.contract.ledger import WINDOW_US
 from appliance.contract.reading import Stream
 from appliance.contract.sent import Sent
 from appliance.supervisor import supervise
-from appliance.ui import words
+from appliance.ui import ledger_api, words
 from appliance.ui.app import create_app
 from appliance.ui.ledger import HOUR_US, first_us, headline, words_of
 from appliance.ui.ledger_grid import COLUMNS, ROWS_MAX, grid, paths
@@ -268,11 +268,20 @@ async def test_the_page_tells_a_window_by_its_numbers(site, client) -> None:
 async def test_what_is_not_there_is_said_in_a_sentence(site, client, plant) -> None:
     """No data yet, no uplink, a ledger that cannot be read, no ledger at all: never an empty page."""
     site.books.known = []
+    site.status["buffer"] = {"days_to_full": 0.5}
+    assert "full in 12 h" in (await client.get("/ledger")).text
     assert "Nothing has been counted yet" in (await client.get("/ledger")).text
     site.status.pop("bridge")
     text = (await client.get("/ledger")).text
     assert "No cloud is configured" in text and "No cloud link" in text
-    for wrong in ("/ledger?window=x", "/api/ledger?hours=0", "/api/ledger?hours=25"):
+    for wrong in (
+        "/ledger?window=x",
+        "/ledger?hour=-1",
+        f"/ledger?window={10**30}",
+        "/ledger?skip=-1",
+        "/api/ledger?hours=0",
+        "/api/ledger?hours=25",
+    ):
         assert (await client.get(wrong)).status_code == 422
     bare = httpx.ASGITransport(app=plant.app)
     async with httpx.AsyncClient(transport=bare, base_url="http://page") as other:
@@ -296,6 +305,25 @@ async def test_a_program_reads_the_same(site, client) -> None:
     assert answer["totals"]["missing"] == 3 and answer["totals"]["dropped"] == {"size": 300}
     assert answer["windows"][0] == json.loads(json.dumps(asdict(site.books.known[0])))
     assert len((await client.get("/api/ledger?hours=1")).json()["windows"]) in (12, 13)
+
+
+async def test_many_machines_are_told_in_bounds(site, client, monkeypatch) -> None:
+    """The newest windows are told whole, and how many are left out is said; the grid stays at sixty rows."""
+    many = tuple(f"area-{number % 40}/line/cell/m-{number:05}" for number in range(400))
+    monkeypatch.setattr(ledger_api, "ACCOUNTS_MAX", 1_000)
+    site.books.known = day(site.plant.view.now_us(), many)[:4]
+    answer = (await client.get("/api/ledger")).json()
+    assert (len(answer["windows"]), answer["left_out"]) == (2, 2)
+    assert answer["totals"]["produced"] == 4 * 300 * 400
+    text = (await client.get("/ledger?skip=60")).text
+    assert text.count('class="lrow of"') == ROWS_MAX and "280 more" in text
+
+
+def test_what_got_lost_after_a_window_was_settled_counts_as_missing() -> None:
+    """Its accounts are those of the day it was settled; its missing numbers are those of today."""
+    settled = Window(1, NOW_US - WINDOW_US, 1, 10, MISSING, False, "0" * 16, ((4, 5),), (account("a/b/c/d/e/f", 10),))
+    total = grid([settled], NOW_US).totals
+    assert (total.missing, total.in_lake, total.waiting) == (2, 10, 0)
 
 
 async def test_a_rehearsal_by_form_and_by_json(site, client) -> None:
