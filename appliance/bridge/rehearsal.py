@@ -6,6 +6,7 @@ link is held in memory alone, so it is free again after a restart, and such a re
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +20,7 @@ from appliance.bridge.rehearsal_seams import BridgeLink, Ledger, Log, Phase, Ref
 from appliance.bridge.report_file import Shelf
 from appliance.bridge.status import BridgeStatus
 from appliance.buffer.accounts import Window
+from appliance.buffer.schema import StoreError
 from appliance.contract.ledger import WINDOW_US
 from appliance.contract.reading import Stream
 
@@ -211,7 +213,14 @@ class Rehearsal:
         if self._ledger is None:
             return []
         now_us = self._clock.now_us()
-        return concerned(await self._ledger.windows(course.started_us - 2 * WINDOW_US, now_us + 1), course)
+        try:
+            return concerned(await self._ledger.windows(course.started_us - 2 * WINDOW_US, now_us + 1), course)
+        except (StoreError, sqlite3.Error, OSError) as error:
+            note = f"The ledger could not be read: {error}"
+            if note not in course.notes:
+                course.notes.append(note)
+                log.warning("rehearsal: %s", note)
+            return []
 
     async def _break_off(self, why: str) -> None:
         assert self._course is not None, "there is one to break off"

@@ -1,6 +1,7 @@
 """The outage rehearsal: its phases with the time passed in, what it refuses, what its report says and withstands."""
 
 import re
+import sqlite3
 import stat
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -53,6 +54,7 @@ class World:
     out_per_s: int = 100
     plant: str = "northfield"
     epoch: int = 7
+    error: Exception | None = None
 
     def last_of(self, stream: Stream = Stream.READINGS) -> int:
         return self.last
@@ -74,6 +76,8 @@ class World:
         )
 
     async def windows(self, from_us: int, to_us: int) -> list[Window]:
+        if self.error:
+            raise self.error
         return [each for each in self.windows_known if from_us <= each.start_us < to_us]
 
 
@@ -251,6 +255,17 @@ async def test_without_receipts_nothing_is_proven(tmp_path: Path) -> None:
         assert rehearsal.status().verdict == "NOT PROVEN"
         facts = rehearsal.shelf.newest()
         assert facts is not None and note in facts["notes"][0]
+
+
+async def test_a_ledger_that_cannot_be_read_ends_in_not_proven(tmp_path: Path) -> None:
+    """The rehearsal neither hangs nor fails with it, and the report says what was wrong, once."""
+    world = World(error=sqlite3.DatabaseError("database disk image is malformed"))
+    rehearsal = rehearsal_of(world, tmp_path)
+    await rehearsal.start(1, "a test")
+    await pass_time(rehearsal, world, 80 + round(RECEIPT_S_MAX))
+    assert rehearsal.status().verdict == "NOT PROVEN" and not world.reason
+    facts = rehearsal.shelf.newest()
+    assert facts is not None and sum("malformed" in note for note in facts["notes"]) == 1
 
 
 async def test_what_the_lake_lacks_fails_the_rehearsal_after_it_was_sent_again_in_vain(tmp_path: Path) -> None:
