@@ -12,7 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
-from appliance import __version__, cli_buffer, cli_ledger
+from appliance import __version__, cli_buffer, cli_ledger, cli_rehearsal
+from appliance.bridge.report_file import ReportError
+from appliance.bridge.signing import SigningError
 from appliance.config import Config, ConfigError, address, load, schema
 from appliance.folder import FolderError, owned
 from appliance.logs import start_logging
@@ -120,6 +122,58 @@ def status(
     else:
         for line in cli_ledger.lines(answer, hours) if ledger else _lines(answer):
             typer.echo(line)
+
+
+@app.command("rehearse-outage")
+def rehearse_outage(
+    minutes: Annotated[int, typer.Option(min=1, max=240, help="How long the cloud link is cut.")] = 30,
+    config: Annotated[Path | None, typer.Option("--config", help="The plant's configuration.")] = None,
+    data: DataOption = Path("plantward-data"),
+    cancel: Annotated[
+        bool, typer.Option("--cancel", help="Break off the one that runs, and restore the link.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Cut the cloud link in software, restore it, and have the ledger prove that nothing got lost."""
+    with _usage_errors():
+        settings = load(config or data / "plant.toml")
+    host, port = address(settings.http.bind)
+    base_url = f"http://{host}:{port}"
+    try:
+        if cancel:
+            answer = cli_rehearsal.call(f"{base_url}/api/rehearsal/cancel", {})
+        else:
+            answer = cli_rehearsal.rehearse(base_url, minutes, lambda line: typer.echo(line, err=as_json))
+    except cli_rehearsal.RehearsalFailed as error:
+        _fail(str(error), FAILED)
+    except OSError as error:
+        _fail(f"plant {settings.plant.name} does not answer on {settings.http.bind} ({error}); is it running?", FAILED)
+    except KeyboardInterrupt:
+        _fail("the rehearsal goes on without this command; --cancel breaks it off", FAILED)
+    report = settings.plant.data / "rehearsals" / answer["report"]
+    lines = [f"{answer['verdict']}: {answer['sentence']}", f"report: {report}"]
+    typer.echo(json.dumps(answer | {"report": str(report)}, indent=2) if as_json else "\n".join(lines))
+    if answer["verdict"] != "PASSED" and not cancel:
+        raise typer.Exit(FAILED)
+
+
+@app.command("verify-report")
+def verify_report(
+    file: Annotated[Path, typer.Argument(help="A report of an outage rehearsal.")],
+    key: Annotated[
+        Path | None, typer.Option(help="The plant's keys/plant-signing.pub.pem, got from the plant.")
+    ] = None,
+) -> None:
+    """Say whether a report shows what the plant has signed."""
+    try:
+        report = cli_rehearsal.verify(file, key)
+    except SigningError as error:
+        _fail(str(error), WRONG_USAGE)
+    except ReportError as error:
+        _fail(f"NOT VALID: {error}", FAILED)
+    typer.echo(f"valid: plant {report.facts['plant']}, {report.facts['verdict']}: {report.facts['sentence']}")
+    whose = "the key that was given" if key else "a key to compare with the plant's"
+    typer.echo(f"signed by {whose}, fingerprint {report.fingerprint}")
 
 
 @app.command()

@@ -1,19 +1,16 @@
 """The routes of the page."""
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
-from time import monotonic
 from typing import Annotated, Any
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.encoders import jsonable_encoder
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
-from fastapi.templating import Jinja2Templates
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
@@ -22,14 +19,18 @@ from appliance.ui import words
 from appliance.ui.detail import detail, event_row
 from appliance.ui.detail import state as detail_state
 from appliance.ui.detail import values as detail_values
-from appliance.ui.frame import frame, parts
+from appliance.ui.frame import parts
 from appliance.ui.frame import values as frame_values
 from appliance.ui.headers import SafeHeaders
+from appliance.ui.ledger import Ledger
+from appliance.ui.ledger_api import add_ledger
 from appliance.ui.live import stream
 from appliance.ui.machine import Machine
 from appliance.ui.overview import main_tag, overview, unit
 from appliance.ui.overview import state as overview_state
 from appliance.ui.overview import values as overview_values
+from appliance.ui.pages import Pages, Status
+from appliance.ui.rehearsal_api import Drill, add_rehearsal
 from appliance.ui.search import Found, find_at
 from appliance.ui.trend import Past, long_curve
 from appliance.ui.view import PlantView
@@ -38,43 +39,6 @@ RANGES_S = {"1h": 3_600, "8h": 28_800, "24h": 86_400, "7d": 604_800, "30d": 2_59
 CURVE_VALUES_MIN = 12
 STREAMS_MAX = 100
 """Open live streams; a browser that gets none tries again."""
-
-STATUS_S = 0.5
-
-Status = Callable[[], Mapping[str, object]]
-
-
-class Pages:
-    """Renders templates inside the frame."""
-
-    def __init__(self, view: PlantView, site: str, status: Status, clock: words.Clock) -> None:
-        self.view, self.site, self.clock = view, site, clock
-        self._ask, self._asked_s = status, -1e9
-        self._status: Mapping[str, object] = {}
-        self._templates = Jinja2Templates(directory=web.TEMPLATES)
-        digest = hashlib.sha256()
-        for path in sorted(web.STATIC.rglob("*")):
-            digest.update(path.read_bytes() if path.is_file() else b"")
-        version = digest.hexdigest()[:10]
-        self._templates.env.globals |= {
-            "asset": lambda name: f"/static/{name}?v={version}",
-            "clock": clock,
-            "iso": words.iso,
-            "equipment_url": equipment_url,
-            "priorities": words.PRIORITIES,
-            "nothing": words.NOTHING,
-        }
-
-    def status(self) -> Mapping[str, object]:
-        """What the parts say, asked at most twice a second however many pages are open."""
-        if monotonic() - self._asked_s > STATUS_S:
-            self._status, self._asked_s = self._ask(), monotonic()
-        return self._status
-
-    def render(self, request: Request, page: str, status_code: int = 200, **data: Any) -> HTMLResponse:
-        around = frame(self.view, self.site, self.status(), self.clock, page)
-        context = {"frame": around, "self_url": _self_url(request), "refresh_s": 5, **data}
-        return self._templates.TemplateResponse(request, f"{page}.html", context, status_code=status_code)
 
 
 def create_app(
@@ -85,11 +49,14 @@ def create_app(
     ready: Callable[[], bool],
     zone: str = "UTC",
     past: Past | None = None,
+    ledger: Ledger | None = None,
+    rehearsal: Drill | None = None,
 ) -> FastAPI:
     """The page of one plant. `zone` is the plant's, and all times are shown in it.
 
     `status` says what every part reports, by the part's name; trends longer than the
-    view's memory come from `past`. `app.state.stopping` ends the live streams.
+    view's memory come from `past`; the pages of an absent `ledger` or `rehearsal` say that
+    it is absent. `app.state.stopping` ends the live streams.
     """
     app = FastAPI(title=f"Plantward · {site}", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.stopping = asyncio.Event()
@@ -100,6 +67,8 @@ def create_app(
     _add_pages(app, pages)
     _add_live(app, pages)
     _add_trends(app, view, past)
+    add_ledger(app, pages, ledger)
+    add_rehearsal(app, pages, rehearsal)
     _add_probes(app, status, metrics, ready)
 
     @app.exception_handler(StarletteHTTPException)
@@ -109,16 +78,6 @@ def create_app(
         return pages.render(request, "problem", error.status_code, code=error.status_code, text=error.detail)
 
     return app
-
-
-def equipment_url(path: str) -> str:
-    """The address of a machine's page, for any text a topic may hold."""
-    return f"/equipment/{quote(path)}"
-
-
-def _self_url(request: Request) -> str:
-    query = request.scope["query_string"].decode("ascii", "replace")
-    return quote(request.scope["path"]) + (f"?{query}" if query else "")
 
 
 def _machine(view: PlantView, path: str) -> Machine:
@@ -238,6 +197,10 @@ def _add_probes(app: FastAPI, status: Status, metrics: Callable[[], str], ready:
     @app.get("/api/status")
     async def status_json() -> Response:
         return JSONResponse(jsonable_encoder(dict(status())))
+
+    @app.get("/favicon.ico")
+    async def favicon() -> Response:
+        return RedirectResponse("/static/favicon.svg")  # A report names no icon, so browsers ask for this one.
 
     @app.get("/healthz")
     async def healthz() -> Response:

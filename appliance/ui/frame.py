@@ -80,7 +80,8 @@ def cloud(status: Mapping[str, object], now_us: int) -> Cloud | None:
     backlogs = [stream.get("backlog") for stream in bridge.values() if isinstance(stream, Mapping)]
     waiting = sum(backlog for backlog in backlogs if isinstance(backlog, int))
     since = words.length((now_us - since_us) / 1_000_000) if isinstance(since_us, int) and link == "down" else ""
-    return Cloud(link != "down", _LINKS.get(str(link), "Cloud link up"), since, words.count(waiting))
+    text = "Cloud link held" if bridge.get("held") else _LINKS.get(str(link), "Cloud link up")
+    return Cloud(link != "down", text, since, words.count(waiting))
 
 
 _LINKS = {"down": "Cloud offline", "untried": "Cloud link waiting"}

@@ -11,7 +11,10 @@ _YEAR = "public, max-age=31536000, immutable"
 
 
 class SafeHeaders:
-    """Adds the headers to every answer; a static file asked for with its version may be kept for a year."""
+    """Adds the headers to every answer, and the policy to those that have none of their own.
+
+    A static file asked for with its version may be kept for a year.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -24,7 +27,7 @@ class SafeHeaders:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+                headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "same-origin"
                 headers["Cross-Origin-Opener-Policy"] = "same-origin"
