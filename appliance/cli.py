@@ -71,6 +71,7 @@ def demo(
 @app.command()
 def run(config: ConfigOption = Path("plant.toml")) -> None:
     """Run the appliance until it is asked to stop."""
+    from appliance import assembly
     from appliance import main as appliance
     from appliance.buffer.damage import again_when_damaged
 
@@ -78,7 +79,7 @@ def run(config: ConfigOption = Path("plant.toml")) -> None:
         settings = load(config)
         start_logging(settings.log.level)
         with owned(settings.plant.data):
-            appliance.check_ports(settings)
+            assembly.check_ports(settings)
             again_when_damaged(lambda: asyncio.run(appliance.main(settings)))
 
 

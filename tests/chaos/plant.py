@@ -12,7 +12,7 @@ from typing import Any
 
 from azure.core.credentials import AccessToken
 
-from appliance import main as appliance
+from appliance import assembly
 from appliance.bridge.eventhubs import Deadlines, EventHubsUplink
 from appliance.bridge.pacing import Pace
 from appliance.buffer import keeper
@@ -22,7 +22,7 @@ from appliance.config import BufferConfig, UplinkConfig
 
 WISHES: dict[str, Any] = json.loads(os.environ.get("CHAOS", "{}"))
 KEEPER = {"SEAL_AGE_S", "LOOK_S", "LOOK_BUSY_S"}
-as_configured, bounded = appliance.pace_of, appliance.bounds_of
+as_configured, bounded = assembly.pace_of, assembly.bounds_of
 
 
 class Impatient(EventHubsUplink):
@@ -58,11 +58,11 @@ def bounds_of(config: BufferConfig) -> Bounds:
 
 
 if __name__ == "__main__":
-    appliance.pace_of, appliance.bounds_of = pace_of, bounds_of
+    assembly.pace_of, assembly.bounds_of = pace_of, bounds_of
     if "send_s" in WISHES:
-        appliance.EventHubsUplink = Impatient  # type: ignore[misc,assignment]
+        assembly.EventHubsUplink = Impatient  # type: ignore[misc,assignment]
     if "jwt" in WISHES:
-        appliance.uplink_for = signed_in
+        assembly.uplink_for = signed_in
     for name in KEEPER & WISHES.keys():
         setattr(keeper, name, WISHES[name])
     main()
