@@ -221,6 +221,7 @@ async def test_a_cancelled_rehearsal_gives_the_link_back_at_once(tmp_path: Path)
     [shelved] = rehearsal.shelf.list()
     assert (shelved.verdict, shelved.sentence, shelved.count) == ("BROKEN OFF", "Broken off by the operator.", 300)
     assert rehearsal.shelf.noted() is None
+    assert (rehearsal.shelf.text(shelved.name) or "").count("<b>–</b>") == 3  # No window is known: no figure is shown.
 
 
 async def test_a_restart_frees_the_link_and_records_the_rehearsal_as_broken_off(tmp_path: Path) -> None:
