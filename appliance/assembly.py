@@ -12,6 +12,8 @@ from appliance.bridge.eventhubs import EventHubsUplink
 from appliance.bridge.folder import FolderUplink
 from appliance.bridge.identity import Identity, chosen, credential
 from appliance.bridge.pacing import Pace
+from appliance.bridge.receipts import FolderReceipts, ReceiptReader, Take
+from appliance.bridge.receipts_eventhubs import EventHubsReceipts
 from appliance.bridge.rehearsal import Rehearsal
 from appliance.bridge.rehearsal_seams import Room
 from appliance.bridge.uplink import Uplink
@@ -33,6 +35,22 @@ def bridge_of(config: Config, buffer: Buffer, uplink: Uplink | None) -> Bridge |
         return None
     refused = FolderUplink(config.plant.data / "refused")
     return Bridge(buffer, uplink, refused, pace_of(config.uplink), root=config.namespace.root)
+
+
+def receipts_of(config: Config, take: Take) -> ReceiptReader | None:
+    """Where the cloud's word comes from; nothing when the plant has no uplink, or wants none."""
+    uplink = config.uplink
+    if uplink.kind == "none" or not uplink.receipts:
+        return None
+    if uplink.kind == "folder":
+        assert uplink.path is not None, "the configuration is checked"
+        return FolderReceipts(uplink.path, config.plant.name, take)
+    identity = chosen(uplink)
+    if identity is Identity.SECRET:
+        text, transport = uplink.connection_string, uplink.transport
+        return EventHubsReceipts.from_connection_string(text, uplink.receipts, take, transport)
+    its_own = partial(credential, uplink, identity)
+    return EventHubsReceipts.from_credential(uplink.namespace, uplink.receipts, its_own, take, uplink.transport)
 
 
 def rehearsal_of(config: Config, buffer: Buffer, bridge: Bridge | None, ledger: Ledger) -> Rehearsal:

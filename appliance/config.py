@@ -141,6 +141,7 @@ class UplinkConfig:
     kind: Literal["eventhubs", "folder", "none"] = "none"
     namespace: str = ""
     hub: str = "readings"
+    receipts: str = "receipts"
     identity: Literal["auto", "workload", "arc", "certificate", "secret"] = "auto"
     tenant_id: str = ""
     client_id: str = ""

@@ -56,6 +56,7 @@ async def main(config: Config) -> None:
 
         bridge = assembly.bridge_of(config, buffer, uplink)
         ledger = Ledger(buffer, ledger_store, root, now_us, bridge)
+        receipts = assembly.receipts_of(config, ledger.received)
         rehearsal = assembly.rehearsal_of(config, buffer, bridge, ledger)
         history = History(buffer, history_store, config.history.size_max)
         view = PlantView(buffer, config.equipment, now_us)
@@ -86,6 +87,9 @@ async def main(config: Config) -> None:
                 health.ask("bridge", bridge.status)
                 parts.start("rehearsal", rehearsal.run)
                 health.ask("rehearsal", rehearsal.status)
+            if receipts:
+                parts.start("receipts", receipts.run)
+                health.ask("receipts", receipts.status)
             parts.start("predictor", predictor.run)
             health.ask("inference", predictor.status)
             parts.start("alarms", alarms.run)
