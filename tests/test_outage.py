@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from chaos.chapters import CHAPTERS, Chapter
 from chaos.run import lacks, tell
-from chaos.scenarios import CHAPTERS, Chapter, Setting
-from chaos.world import World
+from chaos.world import Setting, World
 
 SEED = int(os.environ.get("CHAOS_SEED", "7"))
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from chaos.account import Balance
-from chaos.scenarios import CHAPTERS, Chapter, Effort
+from chaos.chapters import CHAPTERS, Chapter
+from chaos.scenarios import Effort
 from chaos.world import World, faketime
 
 HEAD: Final = ("scenario", "rounds", "seed", "published", "acknowledged", "in silver", "gaps", "seconds", "result")
