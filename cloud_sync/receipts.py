@@ -26,8 +26,8 @@ ENDS_MAX: Final = 100
 """Looks at the hub's ends that are remembered until silver has come so far."""
 DIFFERING_MAX: Final = 500
 """Windows named in one receipt."""
-REPEAT_S: Final = 600.0
-"""Everything is said again after so long, for a plant that has lost its ledger."""
+REPEAT_S: Final = 60.0
+"""Everything is said again after so long, for a plant that has not heard it."""
 
 
 Log: TypeAlias = tuple[str, int, Stream]

@@ -152,6 +152,20 @@ def rows(lake: Path, table: str, sql: str) -> list[tuple[Any, ...]]:
         return found
 
 
+def delete(lake: Path, table: str, where: str) -> None:
+    """Delete rows of a table of the lake, whatever its writers do meanwhile."""
+    from deltalake import DeltaTable
+    from deltalake.exceptions import CommitFailedError
+
+    for _ in range(20):
+        try:
+            DeltaTable(str(lake / table)).delete(where)
+        except CommitFailedError:
+            continue
+        return
+    raise AssertionError(f"{table}: others were faster each time")
+
+
 def resident_mb(pid: int) -> float:
     """Resident memory of a process, by the operating system (Linux)."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
