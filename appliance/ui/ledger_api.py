@@ -19,6 +19,8 @@ from appliance.ui import ledger, ledger_grid, words
 from appliance.ui.frame import cloud
 from appliance.ui.pages import Pages
 
+UNDER_WAY: Final = ("cut", "draining", "confirming")
+"""Phases of a rehearsal, as its status says them."""
 HOURS_MAX: Final = 24
 ASK_S: Final = 3.0
 """However many pages are open, the ledger is asked at most this often for the last 24 hours."""
@@ -154,11 +156,13 @@ def _accounts(window: Window) -> list[tuple[Any, ledger.Totals, WindowState]]:
 
 
 def _room(pages: Pages) -> dict[str, Any]:
-    """The link, what waits, and how long the log has room."""
+    """The link, what waits, how long the log has room, and whether an outage is being rehearsed."""
     status = pages.status()
     buffer = status.get("buffer")
     days = buffer.get("days_to_full") if isinstance(buffer, Mapping) else None
     full = f"{days:.1f} days" if isinstance(days, (int, float)) and days >= 1 else ""
     if isinstance(days, (int, float)) and days < 1:
         full = words.length(days * 86_400)
-    return {"link": cloud(status, pages.view.now_us()), "full": full}
+    drill = status.get("rehearsal")
+    is_rehearsing = isinstance(drill, Mapping) and drill.get("phase") in UNDER_WAY
+    return {"link": cloud(status, pages.view.now_us()), "full": full, "is_rehearsing": is_rehearsing}

@@ -39,6 +39,7 @@ class Pages:
             "equipment_url": equipment_url,
             "priorities": words.PRIORITIES,
             "nothing": words.NOTHING,
+            "count": words.count,
             "length": words.length,
         }
 
