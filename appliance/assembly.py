@@ -18,12 +18,12 @@ from appliance.bridge.rehearsal import Rehearsal
 from appliance.bridge.rehearsal_seams import Room
 from appliance.bridge.uplink import Uplink
 from appliance.buffer.buffer import Buffer
-from appliance.buffer.ledger import Ledger
 from appliance.buffer.retention import Bounds, Branch, Policy
 from appliance.config import BufferConfig, Config, UplinkConfig, address
 from appliance.contract.gap import Gap
 from appliance.contract.reading import Stream
 from appliance.folder import FolderError
+from appliance.ledger.ledger import Ledger
 from appliance.supervisor import now_us
 
 log = logging.getLogger(__name__)

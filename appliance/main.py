@@ -19,16 +19,16 @@ from appliance.alarms.watchman import Watchman
 from appliance.broker.embedded import EmbeddedBroker
 from appliance.broker.republish import Republisher
 from appliance.buffer.buffer import Buffer
-from appliance.buffer.history import History
-from appliance.buffer.history_store import HistoryStore
-from appliance.buffer.ledger import Ledger
-from appliance.buffer.ledger_store import LedgerStore
 from appliance.config import Config
 from appliance.connectors.opcua import OpcUaConnector
 from appliance.contract.gap import source_gap_topic
 from appliance.health import Health
+from appliance.history.history import History
+from appliance.history.store import HistoryStore
 from appliance.inference.model import Model
 from appliance.inference.predictor import Predictor
+from appliance.ledger.ledger import Ledger
+from appliance.ledger.store import LedgerStore
 from appliance.supervisor import now_us, stop_requested, supervise
 from appliance.ui.app import create_app
 from appliance.ui.server import WebServer

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from appliance.buffer.buffer import Buffer
-from appliance.buffer.ledger import Ledger
-from appliance.buffer.ledger_store import LedgerStore
-from appliance.buffer.ranges import Range, minus, union
 from appliance.buffer.retention import Bounds
 from appliance.contract.ledger import LEDGER_ORIGIN, WINDOW_US, WindowTally
+from appliance.contract.ranges import Range, minus, union
 from appliance.contract.reading import Reading, Stream, Value
 from appliance.contract.receipt import Receipt
 from appliance.contract.sent import Sent
+from appliance.ledger.ledger import Ledger
+from appliance.ledger.store import LedgerStore
 from appliance.supervisor import supervise
 
 NOON_US = 1_790_000_000_000_000 // WINDOW_US * WINDOW_US

@@ -256,7 +256,7 @@ class Bridge:
             gap = await asyncio.to_thread(refusal, sealed, self._root, self._clock.now_us())
             await follower.refused(outgoing, gap)
             self._refused_envelopes += 1
-            entries = f"{sealed.stream} {outgoing.range.first} to {outgoing.range.last}"
+            entries = f"{sealed.stream} {sealed.first} to {sealed.first + sealed.count - 1}"
             log.error("bridge: %s will never be taken and are kept aside: %s; %s", entries, error, error.hint)
         else:
             follower.arrived(outgoing)

@@ -9,10 +9,10 @@ from typing import Final, NamedTuple
 import google_crc32c
 
 from appliance.bridge.progress import Plan, Progress
-from appliance.bridge.ranges import Range, minus, union
 from appliance.bridge.resends import Resends
 from appliance.buffer.buffer import Buffer, Cursor
 from appliance.contract.envelope import ENTRIES_MAX, Envelope, Lane, Sealed, envelopes, seal
+from appliance.contract.ranges import Range, minus, size, union
 from appliance.contract.reading import Reading, Stream
 from appliance.contract.sent import Sent
 
@@ -41,7 +41,7 @@ class Outgoing(NamedTuple):
 
     @property
     def range(self) -> Range:
-        return Range(self.sealed.first, self.sealed.first + self.sealed.count - 1)
+        return self.sealed.first, self.sealed.first + self.sealed.count - 1
 
 
 class Follower:
@@ -74,7 +74,7 @@ class Follower:
     def unsent(self, lane: Lane) -> int:
         """Entries of a lane that have never been sent, or wait to be sent again."""
         ready = sum(outgoing.sealed.count for outgoing in self._ready[lane])
-        ready += sum(plan.last - plan.first + 1 for plan in self._promised if plan.lane is lane)
+        ready += size(plan.range for plan in self._promised if plan.lane is lane)
         if lane is not Lane.LIVE:
             ready += self._progress.backlog() + self._resends.entries
         return ready + (0 if lane is Lane.BACKLOG else self._last - self._progress.frontier)
@@ -123,16 +123,14 @@ class Follower:
 
     def sent(self) -> Sent:
         """What is acknowledged, and what is planned or on its way, for the first time or again."""
-        planned = [(plan.first, plan.last) for plan in self._progress.planned]
-        again = self._resends
+        planned, again = [plan.range for plan in self._progress.planned], self._resends
         under_way = union(planned, again.waiting, again.under_way, self._refused)
-        return Sent(tuple(minus(self._progress.acknowledged(), union(self._refused))), tuple(under_way))
+        return Sent(minus(self._progress.acknowledged(), union(self._refused)), under_way)
 
-    def resend(self, ranges: Sequence[tuple[int, int]]) -> None:
+    def resend(self, ranges: Sequence[Range]) -> None:
         """Send acknowledged numbers again, beside the rest."""
         if beyond := self._resends.ask(ranges, self._progress.acknowledged()):
-            entries = sum(part.size for part in beyond)
-            log.warning("bridge: %d entries in %d ranges are too many to send again now", entries, len(beyond))
+            log.warning("bridge: %d entries in %d ranges are too many to send again now", size(beyond), len(beyond))
 
     async def run(self) -> None:
         """Write acknowledgements down as they come, until cancelled."""
@@ -159,10 +157,11 @@ class Follower:
         return oldest if oldest or lane is Lane.BACKLOG else self._progress.newest(self._last)
 
     async def _plan(self, lane: Lane, wanted: Range) -> None:
-        blocks_max = BLOCKS_AT_ONCE if wanted.first <= self._progress.frontier else 0  # The newest are loose.
+        first, _ = wanted
+        blocks_max = BLOCKS_AT_ONCE if first <= self._progress.frontier else 0  # The newest are loose.
         begins, found = await self._envelopes(wanted, blocks_max)
-        if begins > wanted.first:  # The log let go of what stands before, and a gap says so.
-            self._progress.skip(Range(wanted.first, begins - 1))
+        if begins > first:  # The log let go of what stands before, and a gap says so.
+            self._progress.skip((first, begins - 1))
         for sealed in found:
             outgoing = Outgoing(sealed, lane)
             self._progress.plan(outgoing.plan)
@@ -173,9 +172,9 @@ class Follower:
         """The next envelope that is sent again, if it has its turn."""
         while (wanted := self._resends.next(has_rest=self.unsent(lane) > self._resends.entries)) is not None:
             begins, found = await self._envelopes(wanted, blocks_max=1)
-            if begins > wanted.first:
-                self._resends.pass_over(Range(wanted.first, begins - 1))
-                gone = f"{self._cursor.stream} {wanted.first} to {begins - 1}"
+            if begins > (first := wanted[0]):
+                self._resends.pass_over((first, begins - 1))
+                gone = f"{self._cursor.stream} {first} to {begins - 1}"
                 log.warning("bridge: %s cannot be sent again, the log no longer holds them", gone)
             if found:
                 outgoing = Outgoing(found[0], lane, is_again=True)
@@ -188,27 +187,27 @@ class Follower:
 
         They are the log's blocks where these lie within the bounds; a block that begins or ends beyond is cut.
         """
-        stream, last = self._cursor.stream, wanted.last
-        blocks = await self._buffer.sealed_run(stream, wanted.first - 1, blocks_max) if blocks_max else []
+        stream, (first, last) = self._cursor.stream, wanted
+        blocks = await self._buffer.sealed_run(stream, first - 1, blocks_max) if blocks_max else []
         if whole := _whole(blocks, wanted):
-            return wanted.first, whole
+            return first, whole
         if blocks:
             begins = blocks[0].first
-            last = min(last, begins + blocks[0].count - 1 if begins <= wanted.first else begins - 1)
-        batch = await self._buffer.read(stream, wanted.first - 1, min(ENTRIES_MAX, last - wanted.first + 1))
-        if not batch.entries or batch.first > wanted.first:
-            return min(batch.first if batch.entries else last + 1, wanted.last + 1), []
+            last = min(last, begins + blocks[0].count - 1 if begins <= first else begins - 1)
+        batch = await self._buffer.read(stream, first - 1, min(ENTRIES_MAX, last - first + 1))
+        if not batch.entries or batch.first > first:
+            return min(batch.first if batch.entries else last + 1, wanted[1] + 1), []
         return batch.first, envelopes(self._buffer.plant, self._buffer.epoch, stream, batch.first, batch.entries)
 
     async def _seal_again(self, plan: Plan) -> None:
         """What was promised before the last stop, with the same bounds and so the same bytes."""
-        stream, wanted = self._cursor.stream, Range(plan.first, plan.last)
-        for block in _whole(await self._buffer.sealed_run(stream, wanted.first - 1, 1), wanted):
-            if block.count == wanted.size:
+        stream, count = self._cursor.stream, size([plan.range])
+        for block in _whole(await self._buffer.sealed_run(stream, plan.first - 1, 1), plan.range):
+            if block.count == count:
                 self._ready[plan.lane].append(Outgoing(block, plan.lane))
                 return
-        batch = await self._buffer.read(stream, wanted.first - 1, wanted.size)
-        if (batch.first, batch.last) != wanted:
+        batch = await self._buffer.read(stream, plan.first - 1, count)
+        if (batch.first, batch.last) != plan.range:
             self._progress.drop(plan)
             return
         sealed = seal(Envelope(self._buffer.plant, self._buffer.epoch, stream, plan.first, batch.entries))
@@ -231,9 +230,9 @@ class Follower:
 def _whole(blocks: Sequence[Sealed], wanted: Range) -> list[Sealed]:
     """The first of these blocks, as far as they follow on each other within the bounds and are undamaged."""
     whole: list[Sealed] = []
-    begins = wanted.first
+    begins, last = wanted
     for block in blocks:
-        if block.first != begins or begins + block.count - 1 > wanted.last:
+        if block.first != begins or begins + block.count - 1 > last:
             break
         if google_crc32c.value(block.body) != block.crc32c:
             break

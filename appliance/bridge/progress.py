@@ -9,8 +9,8 @@ from bisect import insort
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from appliance.bridge.ranges import Range, union
 from appliance.contract.envelope import ENTRIES_MAX, Lane
+from appliance.contract.ranges import Range, Ranges, size, union
 
 AHEAD_MAX: Final = 128
 """Acknowledged ranges ahead of the floor; at this bound the live lane goes on in order instead of jumping."""
@@ -25,13 +25,17 @@ class Plan(NamedTuple):
     last: int
     lane: Lane
 
+    @property
+    def range(self) -> Range:
+        return self.first, self.last
+
 
 class Progress:
     """Keeps count for one stream. What is planned is either acknowledged or sent again, never planned anew."""
 
     def __init__(self, floor: int = 0, ahead: Iterable[Range] = (), planned: Iterable[Plan] = ()) -> None:
         self.floor = floor
-        self.ahead: list[Range] = sorted(ahead)
+        self.ahead: Ranges = tuple(sorted(ahead))
         self.planned: list[Plan] = sorted(planned)
 
     @classmethod
@@ -44,7 +48,7 @@ class Progress:
             document = json.loads(state or "{}")
             if document.get("epoch") != epoch:
                 return cls(floor)
-            ahead = [Range(int(first), int(last)) for first, last in document["ahead"]]
+            ahead = [(int(first), int(last)) for first, last in document["ahead"]]
             planned = [Plan(int(first), int(last), Lane(lane)) for first, last, lane in document["planned"]]
         except (ValueError, TypeError, KeyError, AttributeError):
             return cls(floor)
@@ -57,36 +61,36 @@ class Progress:
     @property
     def frontier(self) -> int:
         """The highest number that is acknowledged or planned: the newest entries stand beyond it."""
-        ahead = self.ahead[-1].last if self.ahead else self.floor
+        ahead = self.ahead[-1][1] if self.ahead else self.floor
         return max(ahead, self.planned[-1].last if self.planned else self.floor)
 
     def waiting(self, last: int) -> int:
         """How many of the entries up to `last` are not acknowledged."""
-        return last - self.floor - sum(part.size for part in self.ahead)
+        return last - self.floor - size(self.ahead)
 
     def newest(self, last: int) -> Range | None:
         """What the live lane sends next, given the newest entry of the log."""
         first = self.frontier + 1
         if last - self.frontier > LIVE_ENTRIES_MAX and len(self.ahead) + len(self.planned) < AHEAD_MAX:
             first = last - ENTRIES_MAX + 1
-        return Range(first, min(last, first + ENTRIES_MAX - 1)) if first <= last else None
+        return (first, min(last, first + ENTRIES_MAX - 1)) if first <= last else None
 
-    def acknowledged(self) -> list[Range]:
+    def acknowledged(self) -> Ranges:
         """Nothing of these is to be sent any more; in order and disjoint."""
-        return [Range(1, self.floor), *self.ahead] if self.floor else list(self.ahead)
+        return ((1, self.floor), *self.ahead) if self.floor else self.ahead
 
     def oldest(self, entries_max: int = ENTRIES_MAX) -> Range | None:
         """What the backlog sends next: the first entries below the frontier that are in no plan."""
         after = self.floor
-        for first, last in sorted([*self.ahead, *((plan.first, plan.last) for plan in self.planned)]):
+        for first, last in sorted([*self.ahead, *(plan.range for plan in self.planned)]):
             if first > after + 1:
-                return Range(after + 1, min(first - 1, after + entries_max))
+                return after + 1, min(first - 1, after + entries_max)
             after = max(after, last)
         return None
 
     def backlog(self) -> int:
         """How many entries below the frontier are in no plan."""
-        known = sum(part.size for part in self.ahead) + sum(plan.last - plan.first + 1 for plan in self.planned)
+        known = size(self.ahead) + size(plan.range for plan in self.planned)
         return max(0, self.frontier - self.floor - known)
 
     def plan(self, plan: Plan) -> None:
@@ -95,7 +99,7 @@ class Progress:
     def acknowledge(self, plan: Plan) -> None:
         """The far side has this envelope."""
         self.planned.remove(plan)
-        self.skip(Range(plan.first, plan.last))
+        self.skip(plan.range)
 
     def drop(self, plan: Plan) -> None:
         """The plan cannot be kept: the log no longer holds all of its entries."""
@@ -103,7 +107,7 @@ class Progress:
 
     def skip(self, done: Range) -> None:
         """Nothing is to be sent of this range any more."""
-        merged = union(self.ahead, [done])
-        if merged[0].first <= self.floor + 1:
-            self.floor = max(self.floor, merged.pop(0).last)
-        self.ahead = merged
+        self.ahead = union(self.ahead, [done])
+        if self.ahead[0][0] <= self.floor + 1:
+            self.floor = max(self.floor, self.ahead[0][1])
+            self.ahead = self.ahead[1:]

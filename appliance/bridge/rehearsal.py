@@ -19,10 +19,10 @@ from appliance.bridge.rehearsal_report import Course, Verdict, concerned, facts_
 from appliance.bridge.rehearsal_seams import BridgeLink, Ledger, Log, Phase, Refused, RehearsalStatus, Room
 from appliance.bridge.report_file import Shelf
 from appliance.bridge.status import BridgeStatus
-from appliance.buffer.accounts import Window
 from appliance.buffer.schema import StoreError
 from appliance.contract.ledger import WINDOW_US
 from appliance.contract.reading import Stream
+from appliance.ledger.accounts import Window
 
 log = logging.getLogger(__name__)
 

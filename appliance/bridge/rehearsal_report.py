@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from appliance.buffer.accounts import Account, Window, WindowState
-from appliance.buffer.ranges import size
+from appliance.contract.ranges import size
+from appliance.ledger.accounts import Account, Window, WindowState
 
 SCHEMA: Final = "plantward.rehearsal/1"
 RANGES_MAX: Final = 20

@@ -5,9 +5,9 @@ from enum import StrEnum
 from typing import Protocol
 
 from appliance.bridge.status import BridgeStatus
-from appliance.buffer.accounts import Window
 from appliance.contract.reading import Stream
 from appliance.contract.sent import Sent
+from appliance.ledger.accounts import Window
 
 
 class Phase(StrEnum):

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from appliance.bridge.ranges import Range, common, minus, union
 from appliance.contract.envelope import ENTRIES_MAX
+from appliance.contract.ranges import Range, Ranges, common, minus, size, union
 
 RESENDS_MAX: Final = 4_000
 """Ranges that wait to be sent again; whoever asked for more of them asks again."""
@@ -14,16 +14,16 @@ class Resends:
     """Which numbers of one stream wait to be sent again, and which of them are on their way."""
 
     def __init__(self) -> None:
-        self.waiting: list[Range] = []
-        self.under_way: list[Range] = []
+        self.waiting: Ranges = ()
+        self.under_way: Ranges = ()
         self._had_turn = False
 
     @property
     def entries(self) -> int:
         """How many entries wait."""
-        return sum(part.size for part in self.waiting)
+        return size(self.waiting)
 
-    def ask(self, ranges: Iterable[tuple[int, int]], acknowledged: Sequence[Range]) -> list[Range]:
+    def ask(self, ranges: Iterable[Range], acknowledged: Sequence[Range]) -> Ranges:
         """Take in what is to be sent again; gives what there is no room for.
 
         What is not acknowledged is sent anyway, and what is on its way again already is not doubled.
@@ -39,7 +39,7 @@ class Resends:
         if not self._had_turn:
             return None
         first, last = self.waiting[0]
-        return Range(first, min(last, first + ENTRIES_MAX - 1))
+        return first, min(last, first + ENTRIES_MAX - 1)
 
     def pass_over(self, gone: Range) -> None:
         """The log no longer holds these."""
@@ -60,4 +60,4 @@ class Resends:
 
     def restart(self) -> None:
         """Nothing is on its way any more."""
-        self.waiting, self.under_way = union(self.waiting, self.under_way), []
+        self.waiting, self.under_way = union(self.waiting, self.under_way), ()

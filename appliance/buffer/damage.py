@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from appliance.buffer.salvage import Report
-from appliance.buffer.spans import size
 from appliance.contract.gap import own_equipment
 from appliance.contract.prediction import Alarm, AlarmState
+from appliance.contract.ranges import size
 from appliance.contract.reading import Reading, Stream
 from appliance.supervisor import StartAfresh
 

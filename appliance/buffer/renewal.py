@@ -12,9 +12,9 @@ from appliance.buffer.head import mend_head
 from appliance.buffer.renumbering import Renumbering, Stood
 from appliance.buffer.salvage import Report, cursors, pieces
 from appliance.buffer.schema import StoreError
-from appliance.buffer.spans import joined, without
 from appliance.buffer.store import Store
 from appliance.contract.gap import Gap, GapReason, gap_topic
+from appliance.contract.ranges import minus, normal
 from appliance.contract.reading import Stream
 from appliance.supervisor import now_us
 
@@ -136,10 +136,10 @@ async def _salvage(old: Path, new: Path, plant: str, root: str, aside: str) -> R
 def _gaps(report: Report, epoch: int, moved: Renumbering, stood: Sequence[Stood]) -> Iterator[Gap]:
     """What is lost, what has got new numbers, and what stands in the lake under its old ones."""
     for stream in Stream:
-        sent = joined(span for each in stood if each.is_sender and each.stream is stream for span in each.taken)
+        sent = normal(span for each in stood if each.is_sender and each.stream is stream for span in each.taken)
         said = (
             (report.epoch, GapReason.DAMAGED, report.missing(stream)),
-            (report.epoch, GapReason.RENUMBERED, without(moved.old(stream), sent)),
+            (report.epoch, GapReason.RENUMBERED, minus(moved.old(stream), sent)),
             (epoch, GapReason.CARRIED, moved.new(stream, sent)),
         )
         for its_epoch, reason, spans in said:

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from appliance.buffer.spans import Span, common, joined
+from appliance.contract.ranges import Ranges, clipped, normal
 from appliance.contract.reading import Stream
 
 SENDER: Final = "bridge"
@@ -24,15 +24,15 @@ class Renumbering:
         else:
             runs.append((old_first, last, step))
 
-    def old(self, stream: Stream) -> list[Span]:
+    def old(self, stream: Stream) -> Ranges:
         """The old numbers that were carried over."""
-        return joined((first, last) for first, last, _ in self._runs[stream])
+        return normal((first, last) for first, last, _ in self._runs[stream])
 
-    def new(self, stream: Stream, old: list[Span]) -> list[Span]:
-        """The new numbers of those of the old ones that were carried over; `old` is joined."""
+    def new(self, stream: Stream, old: Ranges) -> Ranges:
+        """The new numbers of those of the old ones that were carried over."""
         runs = self._runs[stream]
-        return joined(
-            (begin + step, end + step) for first, last, step in runs for begin, end in common([(first, last)], old)
+        return normal(
+            (begin + step, end + step) for first, last, step in runs for begin, end in clipped(old, first, last)
         )
 
 
@@ -51,7 +51,7 @@ class Stood:
         return self.name.startswith(SENDER)
 
     @property
-    def taken(self) -> list[Span]:
+    def taken(self) -> Ranges:
         """The old numbers its follower had taken; a sender's state also names those ahead of its cursor.
 
         A state that cannot be read, or is of another epoch, names none: what was ahead is then sent again.
@@ -60,7 +60,7 @@ class Stood:
             ahead = [(int(first), int(last)) for first, last in self._document().get("ahead", ())]
         except (TypeError, ValueError):
             ahead = []
-        return joined([(1, self.seq), *ahead])
+        return normal([(1, self.seq), *ahead])
 
     def carried(self, moved: Renumbering, epoch: int) -> tuple[str, Stream, int, str]:
         """The cursor's row in the new file: at the same entry, and what is ahead of it under its new numbers.
@@ -68,12 +68,12 @@ class Stood:
         What was under way is not known to have arrived, so it is sent anew.
         """
         spans = moved.new(self.stream, self.taken)
-        floor = spans.pop(0)[1] if spans and spans[0][0] == 1 else 0
+        floor = spans[0][1] if spans and spans[0][0] == 1 else 0
         document = self._document()
         if not document:
             return self.name, self.stream, floor, self.state
         emptied = {key: [] if isinstance(value, list) else value for key, value in document.items()}
-        state = json.dumps({**emptied, "epoch": epoch, "ahead": spans}, separators=(",", ":"))
+        state = json.dumps({**emptied, "epoch": epoch, "ahead": spans[bool(floor) :]}, separators=(",", ":"))
         return self.name, self.stream, floor, state
 
     def _document(self) -> dict[str, Any]:

@@ -4,13 +4,12 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
+from appliance.contract.ranges import Ranges
 from appliance.contract.reading import Stream
 
 SCHEMA: Final = "plantward.receipt/1"
 RANGES_MAX: Final = 4_000
 """Ranges in one receipt; beyond them it says up to where it speaks."""
-
-Ranges = tuple[tuple[int, int], ...]
 
 
 class ReceiptError(ValueError):

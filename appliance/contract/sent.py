@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 
+from appliance.contract.ranges import Ranges
+
 
 @dataclass(frozen=True, slots=True)
 class Sent:
     """Numbers of one stream, as ranges with both ends included, in order and disjoint."""
 
-    acknowledged: tuple[tuple[int, int], ...]
+    acknowledged: Ranges
     """Nothing of these is to be sent any more: the hub has taken them, or the log no longer had them."""
-    under_way: tuple[tuple[int, int], ...]
+    under_way: Ranges
     """Sent, or about to be, and not yet acknowledged."""

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from appliance.buffer.accounts import Account, Window, WindowState
-from appliance.buffer.ranges import size
 from appliance.contract.ledger import WINDOW_US
+from appliance.contract.ranges import size
+from appliance.ledger.accounts import Account, Window, WindowState
 from appliance.ui import words
 
 HOUR_US: Final = 3_600_000_000

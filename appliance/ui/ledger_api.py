@@ -12,9 +12,9 @@ from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.encoders import jsonable_encoder
 from fastapi.responses import Response
 
-from appliance.buffer.accounts import Account, Window, WindowState
 from appliance.buffer.schema import StoreError
 from appliance.contract.ledger import WINDOW_US
+from appliance.ledger.accounts import Account, Window, WindowState
 from appliance.ui import ledger, ledger_grid, words
 from appliance.ui.frame import cloud
 from appliance.ui.pages import Pages

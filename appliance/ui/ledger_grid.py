@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from appliance.buffer.accounts import Account, Window, WindowState
 from appliance.contract.ledger import WINDOW_US
+from appliance.ledger.accounts import Account, Window, WindowState
 from appliance.ui import words
 from appliance.ui.ledger import HOUR_US, Totals, first_us, state_of, totals, totals_of
 

@@ -23,8 +23,8 @@ from appliance.bridge.pacing import Pace
 from appliance.broker.publisher import Publisher
 from appliance.buffer import keeper
 from appliance.buffer.buffer import Buffer
-from appliance.buffer.history_store import HistoryStore
 from appliance.contract.reading import Reading, Stream
+from appliance.history.store import HistoryStore
 from cloud_sync.simulation.plant import machines
 
 TAGS: Final = 1_000

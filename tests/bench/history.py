@@ -12,9 +12,9 @@ from pathlib import Path
 
 from appliance.buffer import history as history_module
 from appliance.buffer.buffer import Buffer
-from appliance.buffer.history import Cells, History
-from appliance.buffer.history_store import HistoryStore
 from appliance.contract.reading import Reading
+from appliance.history.history import Cells, History
+from appliance.history.store import HistoryStore
 from appliance.supervisor import supervise
 from appliance.ui import trend
 

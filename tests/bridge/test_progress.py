@@ -4,7 +4,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.bridge.progress import AHEAD_MAX, LIVE_ENTRIES_MAX, Plan, Progress
-from appliance.bridge.ranges import Range
 from appliance.contract.envelope import ENTRIES_MAX, Lane
 
 
@@ -39,7 +38,7 @@ def test_every_number_is_planned_once_and_the_rest_survives_a_restart(data: st.D
     assert sum(one.last - one.first + 1 for one in plans) == last
     for one in list(progress.planned):
         progress.acknowledge(one)
-    assert (progress.floor, progress.ahead, progress.waiting(last)) == (last, [], 0)
+    assert (progress.floor, progress.ahead, progress.waiting(last)) == (last, (), 0)
 
 
 def test_a_live_lane_far_behind_jumps_and_at_the_bound_goes_on_in_order() -> None:
@@ -52,13 +51,13 @@ def test_a_live_lane_far_behind_jumps_and_at_the_bound_goes_on_in_order() -> Non
         progress.plan(Plan(*wanted, Lane.LIVE))
         progress.acknowledge(progress.planned[-1])
     assert len(progress.ahead) == AHEAD_MAX
-    assert progress.newest(last) == Range(progress.frontier + 1, progress.frontier + ENTRIES_MAX)
+    assert progress.newest(last) == (progress.frontier + 1, progress.frontier + ENTRIES_MAX)
     assert len(progress.to_state(7)) < 8_000
 
 
 def test_a_state_of_another_epoch_or_version_is_passed_over() -> None:
     """The floor stands in the cursor; the rest is sent again, and the cloud counts it once."""
-    state = Progress(3, [Range(10, 20)], [Plan(21, 22, Lane.LIVE)]).to_state(7)
+    state = Progress(3, [(10, 20)], [Plan(21, 22, Lane.LIVE)]).to_state(7)
     assert Progress.from_state(3, state, 7).frontier == 22
     for bad in (state.replace("live", "fast"), "{", "[]", '{"epoch": 7, "ends": [5]}', ""):
         assert Progress.from_state(3, bad, 7).frontier == 3

@@ -17,10 +17,10 @@ from appliance.bridge.rehearsal_seams import Phase, Refused, Room
 from appliance.bridge.report_file import ReportError, Shelf, signed, verified
 from appliance.bridge.signing import Signer, SigningError, public_key_of
 from appliance.bridge.status import BridgeStatus, LaneStatus, StreamStatus
-from appliance.buffer.accounts import Account, Window, WindowState
 from appliance.contract.ledger import WINDOW_US
 from appliance.contract.reading import Stream
 from appliance.contract.sent import Sent
+from appliance.ledger.accounts import Account, Window, WindowState
 
 NOON_US = 1_790_000_100_000_000 // WINDOW_US * WINDOW_US
 

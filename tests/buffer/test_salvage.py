@@ -13,7 +13,6 @@ from appliance.bridge.progress import Plan, Progress, Range
 from appliance.buffer.buffer import Buffer
 from appliance.buffer.renewal import renew
 from appliance.buffer.salvage import Report, pieces
-from appliance.buffer.spans import common, joined, without
 from appliance.cli import app
 from appliance.contract.envelope import Lane
 from appliance.contract.gap import GAP_ORIGIN, Gap, GapReason
@@ -133,21 +132,6 @@ async def test_each_number_of_the_old_epoch_is_explained(tmp_path: Path, seed: i
         assert explained.get((buffer.epoch, GapReason.CARRIED), set()) == done
         assert {old for new, old in old_of.items() if new not in done} == renumbered
         assert {old_of[new] for new in done} == sent - damaged
-
-
-def test_arithmetic_with_ranges_is_that_of_sets() -> None:
-    """Random ranges, joined, common and without, against Python's sets."""
-    chance = random.Random(5)
-    for _ in range(500):
-        some, others = ([(a, a + chance.randrange(-2, 6)) for a in chance.sample(range(40), 5)] for _ in range(2))
-        a, b = (joined(spans) for spans in (some, others))
-        members = [{n for first, last in spans for n in range(first, last + 1)} for spans in (some, others)]
-        for found, wanted in (
-            (a, members[0]),
-            (common(a, b), members[0] & members[1]),
-            (without(a, b), members[0] - members[1]),
-        ):
-            assert [n for first, last in found for n in range(first, last + 1)] == sorted(wanted)
 
 
 async def test_what_is_no_database_at_all_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from appliance.buffer.buffer import Buffer
-from appliance.buffer.history import Cells, History
-from appliance.buffer.history_store import HistoryStore
 from appliance.contract.reading import Reading
+from appliance.history.history import Cells, History
+from appliance.history.store import HistoryStore
 from appliance.ui import trend
 from appliance.ui.trend import MINUTE_US, curve, long_curve
 

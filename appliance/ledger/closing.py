@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from appliance.buffer.accounts import UNKNOWN, Account, Fates, Split, Window, WindowState, digest_of, split, state_of
-from appliance.buffer.pieces import Piece, Stretch, counted
-from appliance.buffer.ranges import Ranges, clipped, common, minus, normal, size, union
+from appliance.contract.ranges import Ranges, clipped, common, minus, normal, size, union
+from appliance.ledger.accounts import UNKNOWN, Account, Fates, Split, Window, WindowState, digest_of, split, state_of
+from appliance.ledger.pieces import Piece, Stretch, counted
 
 _UNKNOWN_NUMBER: Final = 0
 

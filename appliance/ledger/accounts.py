@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from appliance.buffer.ranges import Ranges, common, minus, union
+from appliance.contract.ranges import Ranges, common, minus, union
 
 UNKNOWN: Final = "?"
 """To whom numbers are counted that had left the log before the Ledger could read whose they were."""

@@ -3,12 +3,12 @@
 import math
 from typing import NamedTuple
 
-from appliance.buffer.accounts import Fates
-from appliance.buffer.ranges import Ranges, clipped, minus, union
 from appliance.contract.gap import Gap, GapReason
+from appliance.contract.ranges import Ranges, clipped, minus, union
 from appliance.contract.reading import Stream
 from appliance.contract.receipt import Receipt
 from appliance.contract.sent import Sent
+from appliance.ledger.accounts import Fates
 
 ACKNOWLEDGED, LOST, GAP = "acknowledged", "lost", "gap "
 """Kinds of numbers in the file; behind the last one stands the reason."""

@@ -9,9 +9,9 @@ from time import monotonic
 from typing import Final
 
 from appliance.buffer.buffer import Buffer
-from appliance.buffer.history_store import HOUR, MINUTE, HistoryStore
 from appliance.contract.reading import Quality, Reading, Stream
 from appliance.contract.rollup import Rollup
+from appliance.history.store import HOUR, MINUTE, HistoryStore
 
 log = logging.getLogger(__name__)
 

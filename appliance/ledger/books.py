@@ -4,17 +4,17 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from appliance.buffer import closing
-from appliance.buffer.accounts import Fates, Window, WindowState, split, state_of
 from appliance.buffer.buffer import Buffer
-from appliance.buffer.facts import ACKNOWLEDGED, GAP, LOST, Facts, Key, Said
-from appliance.buffer.ledger_store import Learned, LedgerStore, Settled
-from appliance.buffer.pieces import Equipment, Owners, Piece, Stretch, packed
-from appliance.buffer.ranges import Ranges, union
 from appliance.contract.gap import Gap
+from appliance.contract.ranges import Ranges, union
 from appliance.contract.reading import Stream
 from appliance.contract.receipt import Receipt
 from appliance.contract.sent import Sent
+from appliance.ledger import closing
+from appliance.ledger.accounts import Fates, Window, WindowState, split, state_of
+from appliance.ledger.facts import ACKNOWLEDGED, GAP, LOST, Facts, Key, Said
+from appliance.ledger.pieces import Equipment, Owners, Piece, Stretch, packed
+from appliance.ledger.store import Learned, LedgerStore, Settled
 
 WINDOWS_MAX: Final = 2_016
 """Windows in one answer: a week of them."""

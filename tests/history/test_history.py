@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from appliance.buffer import history as history_module
 from appliance.buffer.buffer import Buffer
-from appliance.buffer.history import Cells, History
-from appliance.buffer.history_store import HOUR, MINUTE, Grain, HistoryStore, blocks, merged
 from appliance.contract.reading import Reading, Stream, Value
 from appliance.contract.rollup import Rollup
+from appliance.history.history import Cells, History
+from appliance.history.store import HOUR, MINUTE, Grain, HistoryStore, blocks, merged
 from appliance.supervisor import supervise
 
 HOUR_US = HOUR.span_us
@@ -157,7 +157,7 @@ import asyncio, sys
 from pathlib import Path
 from appliance.buffer import history as module
 from appliance.buffer.buffer import Buffer
-from appliance.buffer.history_store import HistoryStore
+from appliance.history.store import HistoryStore
 
 module.FLUSH_S, module.BATCH_MAX, module.CELLS_MAX = 0.01, 100, 20
 

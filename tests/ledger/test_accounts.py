@@ -1,14 +1,14 @@
-"""Accounts and ranges: every number has exactly one fate, and the equipment's counts add up to the window's."""
+"""Accounts: every number has exactly one fate, and the equipment's counts add up to the window's."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.buffer import closing
-from appliance.buffer.accounts import UNKNOWN, Fates, WindowState, split, state_of
-from appliance.buffer.pieces import Equipment, Piece, Stretch, packed, pieces
-from appliance.buffer.ranges import Ranges, clipped, common, minus, normal, size, union
 from appliance.contract.ledger import WINDOW_US
+from appliance.contract.ranges import Ranges, normal, size, union
 from appliance.contract.reading import Reading
+from appliance.ledger import closing
+from appliance.ledger.accounts import UNKNOWN, Fates, WindowState, split, state_of
+from appliance.ledger.pieces import Equipment, Piece, Stretch, packed, pieces
 
 NUMBERS_MAX = 60
 SETS = st.sets(st.integers(1, NUMBERS_MAX))
@@ -21,21 +21,6 @@ def ranges(numbers: set[int]) -> Ranges:
 
 def members(parts: Ranges) -> set[int]:
     return {number for first, last in parts for number in range(first, last + 1)}
-
-
-@given(SETS, SETS, st.integers(1, NUMBERS_MAX), st.integers(0, NUMBERS_MAX))
-def test_ranges_do_what_sets_do(one: set[int], other: set[int], low: int, length: int) -> None:
-    """Union, difference, intersection and clipping; results are in order and never adjacent."""
-    a, b = ranges(one), ranges(other)
-    for result, expected in (
-        (union(a, b), one | other),
-        (minus(a, b), one - other),
-        (common(a, b), one & other),
-        (clipped(a, low, low + length), one & set(range(low, low + length + 1))),
-    ):
-        assert members(result) == expected
-        assert size(result) == len(expected)
-        assert result == normal(result), "in order, disjoint, not adjacent"
 
 
 FATES = st.builds(

@@ -8,9 +8,6 @@ from itertools import islice
 from typing import Final
 
 from appliance.buffer.buffer import Buffer, Cursor
-from appliance.buffer.facts import Said
-from appliance.buffer.ledger_books import Books
-from appliance.buffer.pieces import Owners, Piece, pieces
 from appliance.contract.gap import GAP_ORIGIN, Gap
 from appliance.contract.ledger import (
     LEDGER_ORIGIN,
@@ -21,6 +18,9 @@ from appliance.contract.ledger import (
     window_of,
 )
 from appliance.contract.reading import Reading, Stream
+from appliance.ledger.books import Books
+from appliance.ledger.facts import Said
+from appliance.ledger.pieces import Owners, Piece, pieces
 
 log = logging.getLogger(__name__)
 

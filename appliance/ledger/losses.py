@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from appliance.buffer.ranges import Ranges, clipped, common, minus, union
+from appliance.contract.ranges import Ranges, clipped, common, minus, union
 from appliance.contract.reading import Stream
 from appliance.contract.receipt import Receipt
 

@@ -16,12 +16,12 @@ from typing import Any, Final, NamedTuple, Self
 import aiosqlite
 import zstandard
 
-from appliance.buffer.facts import Facts, Key, Said
-from appliance.buffer.ledger_file import SCHEMA, SCHEMA_VERSION, set_aside, unusable
-from appliance.buffer.pieces import Equipment, Piece, Stretch
-from appliance.buffer.ranges import Ranges, union
+from appliance.contract.ranges import Ranges, union
 from appliance.contract.reading import Stream
 from appliance.contract.receipt import Receipt
+from appliance.ledger.facts import Facts, Key, Said
+from appliance.ledger.file import SCHEMA, SCHEMA_VERSION, set_aside, unusable
+from appliance.ledger.pieces import Equipment, Piece, Stretch
 
 log = logging.getLogger(__name__)
 

@@ -15,13 +15,13 @@ from ledgers import NOON_US, PUMPS, Clock, Plant, ToldSender, plant, reading
 from appliance.buffer import buffer as buffer_module
 from appliance.buffer import keeper as keeper_module
 from appliance.buffer import ledger as ledger_module
-from appliance.buffer.accounts import UNKNOWN, WindowState
 from appliance.buffer.buffer import Buffer
 from appliance.buffer.retention import Bounds
 from appliance.buffer.schema import WAL_BYTES
 from appliance.contract.gap import GAP_ORIGIN, Gap, GapReason, gap_topic
 from appliance.contract.ledger import WINDOW_US, tallies
 from appliance.contract.reading import Stream
+from appliance.ledger.accounts import UNKNOWN, WindowState
 
 DAY_US = 86_400_000_000
 YEAR_US = 365 * DAY_US
@@ -90,7 +90,7 @@ import asyncio, sys
 from pathlib import Path
 from appliance.buffer import counting, ledger
 from appliance.buffer.buffer import Buffer
-from appliance.buffer.ledger_store import LedgerStore
+from appliance.ledger.store import LedgerStore
 
 ledger.TURN_S, ledger.LOOK_S, counting.BATCH_MAX, counting.TOLD_MAX = 0.001, 0.01, 97, 3
 

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Final, Protocol
 
-from appliance.buffer.accounts import Window, WindowState
 from appliance.buffer.buffer import Buffer
-from appliance.buffer.counting import Counting
-from appliance.buffer.facts import Key
-from appliance.buffer.ledger_books import Books
-from appliance.buffer.ledger_store import LedgerStore
-from appliance.buffer.losses import Losses, Snapshot
-from appliance.buffer.ranges import Range, Ranges, minus, size, union
+from appliance.contract.ranges import Range, Ranges, minus, size, union
 from appliance.contract.reading import Stream
 from appliance.contract.receipt import Receipt
 from appliance.contract.sent import Sent
+from appliance.ledger.accounts import Window, WindowState
+from appliance.ledger.books import Books
+from appliance.ledger.counting import Counting
+from appliance.ledger.facts import Key
+from appliance.ledger.losses import Losses, Snapshot
+from appliance.ledger.store import LedgerStore
 
 log = logging.getLogger(__name__)
 

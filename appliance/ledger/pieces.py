@@ -9,8 +9,8 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from appliance.buffer.ranges import Ranges, clipped, minus, size
 from appliance.contract.ledger import WINDOW_US, Tally, equipment_of_any, fingerprints, int64_times
+from appliance.contract.ranges import Ranges, clipped, minus, size
 from appliance.contract.reading import Reading
 
 TOPICS_MAX: Final = 200_000
