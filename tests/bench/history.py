@@ -10,9 +10,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from appliance.buffer import history as history_module
 from appliance.buffer.buffer import Buffer
 from appliance.contract.reading import Reading
+from appliance.history import history as history_module
 from appliance.history.history import Cells, History
 from appliance.history.store import HistoryStore
 from appliance.supervisor import supervise

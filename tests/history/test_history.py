@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.buffer import history as history_module
 from appliance.buffer.buffer import Buffer
 from appliance.contract.reading import Reading, Stream, Value
 from appliance.contract.rollup import Rollup
+from appliance.history import history as history_module
 from appliance.history.history import Cells, History
 from appliance.history.store import HOUR, MINUTE, Grain, HistoryStore, blocks, merged
 from appliance.supervisor import supervise
@@ -155,7 +155,7 @@ async def test_the_bound_holds_and_the_oldest_minutes_go_first(tmp_path: Path) -
 _FOLLOWER = """
 import asyncio, sys
 from pathlib import Path
-from appliance.buffer import history as module
+from appliance.history import history as module
 from appliance.buffer.buffer import Buffer
 from appliance.history.store import HistoryStore
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from ledgers import NOON_US, PUMPS, ToldSender, plant, reading
 
-from appliance.buffer import ledger as ledger_module
-from appliance.buffer import losses as losses_module
 from appliance.contract.ledger import WINDOW_US, Tally, WindowTally, tallies, window_of
 from appliance.contract.reading import Reading, Stream
 from appliance.contract.receipt import Receipt
+from appliance.ledger import ledger as ledger_module
+from appliance.ledger import losses as losses_module
 from appliance.ledger.accounts import WindowState
 
 

@@ -13,10 +13,10 @@ import pytest
 from ledgers import NOON_US, PUMPS, plant, reading
 from typer.testing import CliRunner
 
-from appliance.buffer import ledger as ledger_module
 from appliance.cli import app
 from appliance.contract.ledger import WINDOW_US
 from appliance.contract.reading import Stream
+from appliance.ledger import ledger as ledger_module
 
 
 @contextmanager

@@ -14,13 +14,13 @@ from ledgers import NOON_US, PUMPS, Clock, Plant, ToldSender, plant, reading
 
 from appliance.buffer import buffer as buffer_module
 from appliance.buffer import keeper as keeper_module
-from appliance.buffer import ledger as ledger_module
 from appliance.buffer.buffer import Buffer
 from appliance.buffer.retention import Bounds
 from appliance.buffer.schema import WAL_BYTES
 from appliance.contract.gap import GAP_ORIGIN, Gap, GapReason, gap_topic
 from appliance.contract.ledger import WINDOW_US, tallies
 from appliance.contract.reading import Stream
+from appliance.ledger import ledger as ledger_module
 from appliance.ledger.accounts import UNKNOWN, WindowState
 
 DAY_US = 86_400_000_000
@@ -88,7 +88,7 @@ async def test_silence_is_said_once_for_each_window(tmp_path: Path) -> None:
 _FOLLOWER = """
 import asyncio, sys
 from pathlib import Path
-from appliance.buffer import counting, ledger
+from appliance.ledger import counting, ledger
 from appliance.buffer.buffer import Buffer
 from appliance.ledger.store import LedgerStore
 

@@ -254,7 +254,10 @@ async def test_the_page_tells_a_window_by_its_numbers(site, client) -> None:
     lost = next(window for window in site.books.known if window.state is MISSING)
     text = (await client.get(f"/ledger?window={lost.start_us + 17}")).text
     assert "Missing in the lake: 262010–262011, 262020" in text
-    assert f"Numbers {words.count(262_000)} to {words.count(262_899)} of epoch 3 · digest <code>{262_000:016x}</code>" in text
+    assert (
+        f"Numbers {words.count(262_000)} to {words.count(262_899)} of epoch 3 · digest <code>{262_000:016x}</code>"
+        in text
+    )
     assert re.search(
         r'title="acme/northfield/utilities/boiler-house/feed/pmp-204">pmp-204.*?297.*?<td class="num">3</td>', text
     )
