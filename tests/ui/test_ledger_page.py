@@ -415,11 +415,13 @@ async def test_a_click_on_a_bar_shows_the_window_under_it(site, browser, tmp_pat
     assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     await page.screenshot(path=str(tmp_path / "grid.png"), full_page=True)
     lost = next(window for window in site.books.known if window.state is MISSING)
-    part = (lost.start_us - first_us(site.plant.view.now_us()) + WINDOW_US / 2) / (24 * HOUR_US)
+    step_us = HOUR_US if width < 1000 else WINDOW_US  # On a phone a bar is an hour.
+    middle_us = lost.start_us - lost.start_us % step_us + step_us / 2
+    part = (middle_us - first_us(site.plant.view.now_us())) / (24 * HOUR_US)
     bar = page.locator(".lrow.of .lb").first
     box = await bar.bounding_box()
     await bar.click(position={"x": box["width"] * part, "y": 8})
-    if width < 1000:  # There a bar is an hour.
+    if width < 1000:
         await page.locator(".lsteps li a:has-text('missing')").click()
     await page.wait_for_selector("text=Missing in the lake: 262010")
     await page.screenshot(path=str(tmp_path / "window.png"), full_page=True)
