@@ -14,6 +14,8 @@ from playwright.sync_api import sync_playwright
 HTTP, MQTT, AMQP, OPCUA = 18_480, 18_481, 18_482, 18_483
 RUN_S = 150
 """At speed 60 enough plant time for trends and the first alarms."""
+LEDGER_S = 480
+"""Until two windows of five minutes are closed and the cloud has confirmed the first of them."""
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 PAGES = {
     "overview": ("/", "light", (1600, 1000)),
@@ -21,6 +23,7 @@ PAGES = {
     "overview-dark": ("/", "dark", (1600, 1000)),
     "overview-phone": ("/", "light", (390, 844)),
 }
+LATER = {"ledger": ("/ledger", "light", (1600, 1000))}
 
 
 def main() -> None:
@@ -34,17 +37,19 @@ def main() -> None:
         try:
             time.sleep(RUN_S)
             urllib.request.urlopen(f"http://127.0.0.1:{HTTP}/readyz", timeout=5).close()
-            take(images)
+            take(images, PAGES)
+            time.sleep(LEDGER_S)
+            take(images, LATER)
         finally:
             demo.send_signal(signal.SIGINT)
             demo.wait(15)
 
 
-def take(images: Path) -> None:
+def take(images: Path, pages: dict[str, tuple[str, str, tuple[int, int]]]) -> None:
     """One picture of each page."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
-        for name, (path, scheme, (width, height)) in PAGES.items():
+        for name, (path, scheme, (width, height)) in pages.items():
             page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
             page.goto(f"http://127.0.0.1:{HTTP}{path}")
             page.wait_for_timeout(3_000)
