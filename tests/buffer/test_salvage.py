@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from appliance.bridge.progress import Plan, Progress, Range
+from appliance.bridge.progress import Plan, Progress
 from appliance.buffer.buffer import Buffer
 from appliance.buffer.renewal import renew
 from appliance.buffer.salvage import Report, pieces
@@ -106,7 +106,7 @@ async def test_each_number_of_the_old_epoch_is_explained(tmp_path: Path, seed: i
     path, chance, count = tmp_path / "buffer.db", random.Random(seed), 20_300
     epoch = await filled(path, count)
     cuts = sorted(chance.sample(range(1, count), 9))
-    progress = Progress(cuts[0], [Range(cuts[i], cuts[i + 1]) for i in (1, 3, 5)])
+    progress = Progress(cuts[0], [(cuts[i], cuts[i + 1]) for i in (1, 3, 5)])
     progress.plan(Plan(cuts[7], cuts[7] + 9, Lane.LIVE))
     with sqlite3.connect(path) as db:
         state = progress.to_state(epoch)

@@ -30,7 +30,7 @@ QUICK: Final = {
 }  # fmt: skip
 """Patience for the short form: minutes of a link that does not work pass in seconds."""
 SMALL: Final = {
-    "bounds": {"size_max_bytes": WAL_BYTES + 2_000_000, "free_min_bytes": 0},
+    "bounds": {"size_max_bytes": WAL_BYTES + 1_000_000, "free_min_bytes": 0},
     "SEAL_AGE_S": 0.2, "LOOK_S": 0.2, "LOOK_BUSY_S": 0.05,
 }  # fmt: skip
 """A log so small that it seals and drops all the time."""
