@@ -26,7 +26,7 @@ FAKETIME: Final = (
 SETTLED_S: Final = 90.0
 READINGS_SQL: Final = """SELECT epoch, seq, topic, epoch_us(event_ts), value_type, value, value_int, value_text, quality
 FROM t"""
-GAPS_SQL: Final = "SELECT value_text FROM t WHERE origin = 'gap'"
+GAPS_SQL: Final = "SELECT gap FROM t"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +130,13 @@ class World:
 
     def drops(self) -> int:
         """Gaps that have reached the lake."""
-        found = rows(self.lake, "silver/events", f"SELECT count(*) FROM ({GAPS_SQL})")
+        found = rows(self.lake, "silver/gaps", "SELECT count(*) FROM t")
         return int(found[0][0]) if found else 0
 
     def balance(self) -> Balance:
         """The account as it stands."""
         buffer = self.status()["buffer"]
-        gaps = {Gap.from_entry(_event(text)) for (text,) in rows(self.lake, "silver/events", GAPS_SQL)}
+        gaps = {Gap.from_entry(_event(text)) for (text,) in rows(self.lake, "silver/gaps", GAPS_SQL)}
         found = [_row(*row) for row in rows(self.lake, "silver/readings", READINGS_SQL)]
         return balance(self.publisher.diary, found, list(gaps), {buffer["epoch"]: buffer["readings"]})
 
