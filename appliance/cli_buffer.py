@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -14,9 +14,10 @@ from appliance.buffer.buffer import Buffer
 from appliance.buffer.renewal import renew
 from appliance.buffer.salvage import Report, cursors, forget_cursor, last_numbers, pieces
 from appliance.buffer.schema import StoreError
+from appliance.buffer.viewing import viewed
 from appliance.buffer.wal import mended
 from appliance.contract.reading import Reading, Stream, message_id
-from appliance.folder import FolderError, owned
+from appliance.folder import FolderError, FolderInUseError, owned
 
 app = typer.Typer(help="Look after the log's file: check, export, import, repair.", no_args_is_help=True)
 FAILED, WRONG_USAGE = 1, 2
@@ -30,8 +31,8 @@ RootOption = Annotated[str, typer.Option(help="The root of the namespace, below 
 def check(file: FileArgument) -> None:
     """Read every block and chunk; say what is there, what is missing, and what is damaged."""
     report = Report()
-    with _mistakes():
-        for _ in pieces(_existing(file), report):
+    with _mistakes(), _view(file, report) as view:
+        for _ in pieces(view, report):
             pass
     _tell(report)
     if report.faults or any(report.missing(stream) for stream in Stream):
@@ -44,8 +45,8 @@ def export_entries(
 ) -> None:
     """Write all that can be read as JSON, an entry a line, with its name in the lake."""
     report, count = Report(), 0
-    with _mistakes(), out.open("w", encoding="utf-8") as lines:
-        for piece in pieces(_existing(file), report):
+    with _mistakes(), _view(file, report) as view, out.open("w", encoding="utf-8") as lines:
+        for piece in pieces(view, report):
             for seq, entry in enumerate(piece.entries, piece.first):
                 name = message_id(report.plant, report.epoch, piece.stream, seq)
                 lines.write(json.dumps({"id": name, "stream": piece.stream, **entry._asdict()}) + "\n")
@@ -94,8 +95,9 @@ def list_cursors(
             if not count:
                 raise FolderError(f"{file} has no cursor {forget!r}; without --forget the command lists them")
             typer.echo(f"{forget} is forgotten; should it follow again, it begins at the front")
-        lasts = last_numbers(_existing(file))
-        for name, stream, seq, _ in cursors(file):
+        with _view(file, Report()) as view:
+            lasts, found = last_numbers(view), cursors(view)
+        for name, stream, seq, _ in found:
             typer.echo(f"{name}: {stream} up to {seq:,}, {lasts[stream] - seq:,} wait for it")
 
 
@@ -126,6 +128,23 @@ def _tell(report: Report) -> None:
             typer.echo(f"  dropped, as a gap says: {first:,} to {last:,}")
     for fault in report.faults:
         typer.echo(f"damaged: {fault}", err=True)
+
+
+@contextmanager
+def _view(file: Path, report: Report) -> Iterator[Path]:
+    """The log itself while an appliance is at work on it, otherwise a view of it: a look changes nothing."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(owned(_existing(file).parent))
+        except FolderInUseError:
+            yield file
+            return
+        except FolderError:
+            pass  # Nobody can write there, so nobody is at work.
+        view, damage = stack.enter_context(viewed(file))
+        if damage:
+            report.faults.append(damage)
+        yield view
 
 
 def _existing(file: Path) -> Path:

@@ -11,9 +11,14 @@ class FolderError(Exception):
     """A data folder that cannot be used; one line with a hint."""
 
 
+class FolderInUseError(FolderError):
+    """A data folder that another process owns."""
+
+
 @contextmanager
 def owned(folder: Path, lock_name: str = "plantward.lock") -> Iterator[None]:
-    """Own the folder for as long as the block lasts; raises `FolderError` when it is missing or owned already.
+    """Own the folder for as long as the block lasts; raises `FolderError` when it is missing, and
+    `FolderInUseError` when it is owned already.
 
     The lock belongs to the open file, so it is gone with the process, however that ends.
     """
@@ -31,7 +36,7 @@ def owned(folder: Path, lock_name: str = "plantward.lock") -> Iterator[None]:
             lock.seek(0)
             owner = lock.read(32).decode("ascii", "replace") or "unknown"
             hint = "stop it, or name another folder with --data"
-            raise FolderError(f"the folder {folder} is in use by process {owner}; {hint}") from None
+            raise FolderInUseError(f"the folder {folder} is in use by process {owner}; {hint}") from None
         lock.truncate(0)
         lock.write(str(os.getpid()).encode())
         lock.flush()

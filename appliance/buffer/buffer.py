@@ -109,10 +109,10 @@ class Buffer:
     def __init__(self, store: Store, bounds: Bounds, root: str, lasts: dict[Stream, int], thinned: str) -> None:
         self.plant, self.epoch = store.plant, store.epoch
         self._store, self._bounds = store, bounds
+        self._tails = {stream: _Tail(last) for stream, last in lasts.items()}
         self.admission = Admission(bounds.branches, thinned)
         self.keeper = Keeper(store, bounds, root, self.last, self._remembered, self.admission)
         self._gap_topic = gap_topic(root, store.plant)
-        self._tails = {stream: _Tail(last) for stream, last in lasts.items()}
         self._waiting: deque[_Write] = deque()
         self._waiting_entries = 0
         self._group_size_max = GROUP_WRITES_MAX

@@ -17,7 +17,7 @@ Step: TypeAlias = tuple[str, Iterable[Sequence[Any]]]
 _MOVE = "INSERT INTO cursor VALUES(?1, ?2, ?3, coalesce(?4, ''))"
 
 _LATEST = (
-    "INSERT INTO latest SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?) WHERE true "
+    "INSERT INTO latest SELECT key, value FROM json_each(?) WHERE true "
     "ON CONFLICT DO UPDATE SET source_us = max(source_us, excluded.source_us)"
 )
 
@@ -86,5 +86,6 @@ def _seal(block: NewBlock) -> Iterator[Step]:
     update = f"UPDATE stream SET digest = (SELECT digest FROM {table} WHERE first = ?) WHERE name = ?"
     yield update, [(sealed.first, stream)]
     if stream is Stream.READINGS:
-        yield _LATEST, [(json.dumps([each for each in block.latest_us.items() if INT64_MIN <= each[1] <= INT64_MAX]),)]
+        latest_us = {topic: at for topic, at in block.latest_us.items() if INT64_MIN <= at <= INT64_MAX}
+        yield _LATEST, [(json.dumps(latest_us),)]
     yield f"DELETE FROM chunk_{stream.value} WHERE first BETWEEN ? AND ?", [(sealed.first, last)]

@@ -12,7 +12,7 @@ from appliance.buffer.blocks import Block, NewBlock, Run, new_blocks
 from appliance.buffer.damage import damage_alarm, set_apart
 from appliance.buffer.quarantine import Quarantine
 from appliance.buffer.reserve import Reserve
-from appliance.buffer.retention import HYSTERESIS, Bounds, Growth, Policy, every_second, oldest, stretches
+from appliance.buffer.retention import HYSTERESIS, Bounds, Growth, Policy, Seen, every_second, oldest, stretches
 from appliance.buffer.store import Dropped, Room, Store
 from appliance.contract.envelope import ENTRIES_MAX, Sealed, open_sealed
 from appliance.contract.gap import TOPICS_NAMED_MAX, Gap, GapReason, gap_topic
@@ -67,6 +67,7 @@ class Keeper:
         self._growth = Growth()
         # Age is counted by a steady clock: one that is set forward a year must not empty the log.
         self._started_us, self._started_s = now_us(), monotonic()
+        self._seen = {stream: Seen(bounds.age_max_s, self._started_s, last(stream)) for stream in Stream}
         self.sealed_to: dict[Stream, int] = {}
         self._loose_since_s: dict[Stream, float] = {}
         self._looked_s = 0.0
@@ -212,10 +213,14 @@ class Keeper:
     async def _drop_aged(self, commit: Commit) -> None:
         if not math.isfinite(self._bounds.age_max_s):
             return
-        until_us = self._started_us + int((monotonic() - self._started_s - self._bounds.age_max_s) * 1e6)
+        now_s = monotonic()
+        until_us = self._started_us + int((now_s - self._started_s - self._bounds.age_max_s) * 1e6)
         for stream in Stream:
+            # A start with a clock that is a year ahead must not cost what nobody has taken yet.
+            old_to = max(await self._slowest(stream), self._seen[stream].sample(now_s, self._last(stream)))
             blocks = await self._store.blocks(stream, 0, DROPPED_BLOCKS_MAX)
-            await self._drop(stream, [block for block in blocks if block.to_us < until_us], GapReason.AGE, commit)
+            old = [block for block in blocks if block.to_us < until_us and block.last <= old_to]
+            await self._drop(stream, old, GapReason.AGE, commit)
 
     async def _thinned(self, stream: Stream, blocks: list[Block], excess: int) -> list[Block]:
         if self._bounds.policy is not Policy.THIN or not blocks:

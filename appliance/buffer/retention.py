@@ -18,6 +18,8 @@ HYSTERESIS: Final = 50
 """One part in so many of the bound is freed beyond what is needed, so that it is not done for every block."""
 LEEWAY: Final = 20
 """One part in so many of the bound is kept for what comes in while the oldest leaves."""
+_AGE_STEPS: Final = 100
+"""An age is measured to one part in so many."""
 _GROWTH_S: Final = 3_600.0
 _GROWTH_S_MIN: Final = 60.0
 
@@ -112,6 +114,23 @@ def stretches(blocks: Sequence[Block]) -> list[list[Block]]:
         else:
             groups.append([block])
     return groups
+
+
+class Seen:
+    """Which entries this process has had for how long, by its steady clock: whatever the time of day does."""
+
+    def __init__(self, age_s: float, at_s: float, last: int) -> None:
+        self._age_s, self._samples, self._old_to = age_s, deque([(at_s, last)]), 0
+
+    def sample(self, at_s: float, last: int) -> int:
+        """Take note of the newest number; gives the last one that has been here for longer than the age."""
+        if at_s - self._samples[-1][0] >= self._age_s / _AGE_STEPS:
+            self._samples.append((at_s, last))
+        while self._samples[0][0] <= at_s - self._age_s:
+            self._old_to = self._samples.popleft()[1]
+            if not self._samples:
+                self._samples.append((at_s, last))
+        return self._old_to
 
 
 class Growth:

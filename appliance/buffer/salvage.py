@@ -52,9 +52,8 @@ class Report:
 
 
 def pieces(path: Path, report: Report) -> Iterator[Piece]:
-    """All that can be read, stream by stream in order; the report fills as they come."""
-    with closing(sqlite3.connect(path)) as db:
-        db.execute("PRAGMA query_only = 1")
+    """All that can be read, stream by stream in order; the report fills as they come. The file stays as it is."""
+    with closing(_reading(path)) as db:
         db.execute("BEGIN")  # One view of the file, even when an appliance is at work on it.
         try:
             report.plant, report.epoch = db.execute("SELECT plant, epoch FROM store").fetchone() or ("", 0)
@@ -69,7 +68,7 @@ def pieces(path: Path, report: Report) -> Iterator[Piece]:
 def cursors(path: Path) -> list[tuple[str, Stream, int, str]]:
     """Where the followers stood; none when that cannot be read."""
     try:
-        with closing(sqlite3.connect(path)) as db:
+        with closing(_reading(path)) as db:
             found = db.execute("SELECT name, stream, seq, state FROM cursor").fetchall()
             return [(name, Stream(stream), seq, state) for name, stream, seq, state in found]
     except (sqlite3.DatabaseError, ValueError):
@@ -79,7 +78,7 @@ def cursors(path: Path) -> list[tuple[str, Stream, int, str]]:
 def last_numbers(path: Path) -> dict[Stream, int]:
     """The number of the newest entry of each stream; raises ValueError when that cannot be read."""
     try:
-        with closing(sqlite3.connect(path)) as db:
+        with closing(_reading(path)) as db:
             return {Stream(name): last for name, last in db.execute("SELECT name, last FROM stream")}
     except sqlite3.DatabaseError as error:
         raise ValueError(f"{path}: cannot be read as a log ({error}); `plantward buffer repair` mends it") from error
@@ -92,6 +91,11 @@ def forget_cursor(path: Path, name: str) -> int:
             return db.execute("DELETE FROM cursor WHERE name = ?", (name,)).rowcount
     except sqlite3.DatabaseError as error:
         raise ValueError(f"{path}: cannot be written ({error}); `plantward buffer repair` mends it") from error
+
+
+def _reading(path: Path) -> sqlite3.Connection:
+    """A connection that cannot write, nor end the write-ahead log when it is closed."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
 
 
 def _stream_pieces(db: sqlite3.Connection, stream: Stream, report: Report) -> Iterator[Piece]:

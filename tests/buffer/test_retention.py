@@ -12,7 +12,7 @@ from appliance.buffer import keeper as keeper_module
 from appliance.buffer import retention
 from appliance.buffer.blocks import Block
 from appliance.buffer.buffer import Buffer
-from appliance.buffer.retention import Bounds, Growth, Policy, every_second, oldest, stretches
+from appliance.buffer.retention import Bounds, Growth, Policy, Seen, every_second, oldest, stretches
 from appliance.buffer.schema import WAL_BYTES
 from appliance.buffer.store import Room
 from appliance.contract.gap import GAP_ORIGIN, Gap, GapReason
@@ -45,6 +45,11 @@ def notes(first: int, count: int, arrival_us: int | None = None) -> list[Reading
 async def gaps_of(buffer: Buffer) -> list[Gap]:
     batch = await buffer.read(Stream.EVENTS, 0, 100_000)
     return [Gap.from_entry(entry) for entry in batch.entries if entry.origin == GAP_ORIGIN]
+
+
+async def dropped_some(buffer: Buffer) -> None:
+    while not await gaps_of(buffer):  # noqa: ASYNC110 - a gap has no event
+        await asyncio.sleep(0.02)
 
 
 async def numbers_left(buffer: Buffer) -> list[int]:
@@ -192,17 +197,43 @@ async def test_a_follower_that_is_no_more_does_not_block_producers_for_ever(
 
 
 async def test_what_is_too_old_leaves_sent_or_not(tmp_path: Path) -> None:
-    """Age is counted from the arrival; a follower that never came for it finds itself behind the gap."""
-    bounds = Bounds(age_max_s=3_600, free_min_bytes=0)
+    """Age is counted from the arrival; a follower that never comes for it finds itself behind the gap."""
+    bounds = Bounds(age_max_s=2.0, free_min_bytes=0)
     async with Buffer.open(tmp_path / "b.db", "northfield", bounds) as buffer:
         cursor = await buffer.cursor("bridge")
         await buffer.append(notes(1, 1_500, now_us() - 7_200_000_000))
         await idle(buffer)
-        await buffer.append(notes(1_501, 500))
-        await idle(buffer)
+        assert await gaps_of(buffer) == []
+        await buffer.append(notes(1_501, 500, now_us() + 3_600_000_000))
+        await dropped_some(buffer)
         (gap,) = await assert_gaps_explain(buffer)
         assert (gap.reason, gap.first, gap.last, gap.unread) == (GapReason.AGE, 1, 1_500, 1_500)
         assert (await cursor.batch()).first == 1_501
+
+
+async def test_a_start_with_a_clock_that_is_a_year_ahead_costs_nothing_that_was_not_sent(tmp_path: Path) -> None:
+    """The log is a year old by the clock, half of it was taken: that half may leave, the other half stays."""
+    bounds, year_us = Bounds(age_max_s=3_600, free_min_bytes=0), 365 * 86_400_000_000
+    async with Buffer.open(tmp_path / "b.db", "northfield") as buffer:
+        await buffer.append(notes(1, 3_000, now_us() - year_us))
+        cursor = await buffer.cursor("bridge")
+        await idle(buffer)
+        half = (await cursor.batch(1_500)).last
+        await cursor.advance(half)
+    async with Buffer.open(tmp_path / "b.db", "northfield", bounds) as buffer:
+        await dropped_some(buffer)
+        await idle(buffer)
+        assert all((gap.reason, gap.unread) == (GapReason.AGE, 0) for gap in await assert_gaps_explain(buffer))
+        left = await numbers_left(buffer)
+        assert set(range(half + 1, 3_001)) <= set(left) < set(range(1, 3_001))
+
+
+def test_the_age_of_what_is_here_is_told_by_a_steady_clock() -> None:
+    """Looked at every second for three ages, while ten entries come each second: never too soon, hardly too late."""
+    seen, age_s = Seen(100.0, 0.0, 50), 100
+    for at_s in range(1, 3 * age_s):
+        old_to = seen.sample(float(at_s), 50 + 10 * at_s)
+        assert 50 + 10 * (at_s - age_s - 2) <= old_to <= 50 + 10 * (at_s - age_s) or (at_s < age_s and old_to == 0)
 
 
 async def test_a_disk_without_its_free_space_shrinks_the_log_to_its_least(

@@ -1,6 +1,7 @@
 """The write-ahead log is damaged: commits behind the damage are not taken for never made."""
 
 import asyncio
+import json
 import random
 import shutil
 import sqlite3
@@ -15,6 +16,7 @@ from appliance.buffer.wal import mended
 from appliance.cli import app
 from appliance.contract.gap import GAP_ORIGIN, Gap, GapReason
 from appliance.contract.reading import Reading, Stream
+from appliance.folder import owned
 
 FRAME = 24 + 4_096
 COMMITS = 40
@@ -130,3 +132,32 @@ async def test_repair_by_hand_finds_what_lies_behind_the_damage(killed: Path) ->
     assert done.exit_code == 0, done.output
     _, found, _ = await opened(killed)
     assert {0, 50 * COMMITS - 1} <= found
+
+
+async def test_a_look_at_a_damaged_log_changes_nothing_and_sees_what_a_start_would(
+    killed: Path, tmp_path: Path
+) -> None:
+    """`check`, `export` and `cursors` read behind the damage; not a byte of the files is another one afterwards."""
+    flip(Path(f"{killed}-wal"), 32 + 20 * FRAME + 500)
+    before = {path.name: path.read_bytes() for path in killed.parent.glob("b.db*")}
+    out = tmp_path / "out.jsonl"
+    for command in (["check", str(killed)], ["export", str(killed), str(out)], ["cursors", str(killed)]):
+        result = await asyncio.to_thread(CliRunner().invoke, app, ["buffer", *command])
+        assert ("frames of the write-ahead log are damaged" in result.output) == (command[0] != "cursors")
+    assert {path.name: path.read_bytes() for path in killed.parent.glob("b.db*")} == before
+    assert not list(tmp_path.glob("view-*"))
+    names = {json.loads(line)["source_us"] for line in out.read_text("utf-8").splitlines()}
+    _, found, _ = await opened(killed)
+    assert max(names) == 50 * COMMITS - 1
+    assert names == found
+
+
+async def test_a_log_in_use_is_looked_at_where_it_stands(tmp_path: Path) -> None:
+    """While an appliance owns the folder and writes, `check` reads what is committed."""
+    path = tmp_path / "b.db"
+    with owned(tmp_path):
+        async with Buffer.open(path, "northfield") as buffer:
+            await buffer.append([reading(n) for n in range(1, 51)])
+            result = await asyncio.to_thread(CliRunner().invoke, app, ["buffer", "check", str(path)])
+            assert result.exit_code == 0, result.output
+            assert "50 entries" in result.output
