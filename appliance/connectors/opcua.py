@@ -135,6 +135,8 @@ class OpcUaConnector:
         if joined is Joined.SAME_SESSION and old is not None:
             await self._link.unsubscribe(old.id)
         self._subscription = await self._link.subscribe(self._config.publishing_interval_ms, self._pace.keep_alive_s)
+        if self._status.last_data_us:
+            self._losses.unwatched(self._status.last_data_us, self._now_us())
 
     def _forget(self) -> None:
         self._subscription, self._next_seq, self._is_worn_out = None, 1, False

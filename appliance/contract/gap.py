@@ -33,6 +33,8 @@ class GapReason(StrEnum):
     """A server's queue was too short: values never came here, and never got numbers."""
     THINNED = "thinned"
     """Every second reading of a branch was not let in while the log was tight: they never got numbers."""
+    UNWATCHED = "unwatched"
+    """A server had forgotten the subscription: what it said between these arrivals never came, nobody knows how much."""
     MISSED = "missed"
     """Notifications of a server never came and it no longer has them: their values never got numbers."""
 

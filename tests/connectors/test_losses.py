@@ -19,4 +19,4 @@ def test_losses_are_gathered_and_told_once_a_minute() -> None:
     losses.overflowed(["c"], 50, 60)
     assert losses.due(TELL_S - 1) == []
     told = {gap.reason: (gap.count, gap.topics, gap.from_us, gap.to_us) for gap in losses.due(TELL_S)}
-    assert told == {GapReason.MISSED: (2, (), 40, 60), GapReason.OVERFLOW: (1, ("c",), 40, 60)}
+    assert told == {GapReason.MISSED: (2, (), 40, 50), GapReason.OVERFLOW: (1, ("c",), 50, 60)}

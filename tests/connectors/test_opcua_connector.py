@@ -438,6 +438,7 @@ async def test_a_cut_link_loses_and_doubles_nothing(machine: Machine, door: Door
             status = connector.status()
     assert log.values("flow") == [float(second) for second in range(61)]
     assert (status.missed, status.attempts) == (0, 4)
+    assert log.gaps == []
     assert "link back after 0 s, 1 tags" in caplog.text
 
 
@@ -458,6 +459,10 @@ async def test_a_restarted_server_is_followed_again(log: Log) -> None:
         await machine.say("flow", 2.0, after_s=1)
         await until(lambda: log.values("flow") == [1.0, 2.0])
         assert connector.status().tags == 1
+        await until(lambda: log.gaps)
+    (gap,) = log.gaps
+    assert (gap.reason, gap.epoch, gap.count) == (GapReason.UNWATCHED, 0, 0)
+    assert log.readings[0].arrival_us <= gap.from_us < gap.to_us <= log.readings[-1].arrival_us
     await machine.stop()
 
 
