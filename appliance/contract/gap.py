@@ -34,7 +34,7 @@ class GapReason(StrEnum):
     THINNED = "thinned"
     """Every second reading of a branch was not let in while the log was tight: they never got numbers."""
     UNWATCHED = "unwatched"
-    """A server had forgotten the subscription: what it said between these arrivals never came, nobody knows how much."""
+    """A server had forgotten the subscription: what it said in between never came, nobody knows how much."""
     MISSED = "missed"
     """Notifications of a server never came and it no longer has them: their values never got numbers."""
 

@@ -13,7 +13,9 @@ from statistics import median_high
 from appliance.buffer.buffer import Buffer
 from appliance.contract.prediction import ALARM_ORIGIN, PREDICTION_ORIGIN, PREDICTION_TAG, Alarm, AlarmState, Prediction
 from appliance.contract.reading import Quality, Reading, Stream, message_id
+from appliance.ui import standing as standing_alarms
 from appliance.ui.machine import Equipment, Machine, Tag, split
+from appliance.ui.standing import Standing
 from appliance.ui.trend import History
 
 log = logging.getLogger(__name__)
@@ -50,7 +52,7 @@ class ViewStatus:
 
 
 class PlantView:
-    """One follower of the log for all pages. Nothing of it is stored: it begins again with the log's newest entries."""
+    """One follower of the log for all pages. It begins with the log's newest entries and the alarms that stand."""
 
     def __init__(self, buffer: Buffer, equipment: Iterable[Equipment], now_us: Callable[[], int]) -> None:
         self.buffer, self.now_us = buffer, now_us
@@ -71,8 +73,10 @@ class PlantView:
 
     async def run(self) -> None:
         """Read the newest part of the log, then follow it until cancelled."""
-        for stream in Stream:
-            floor = max(0, self.buffer.last(stream) - READ_BACK_MAX[stream])
+        standing = await self._recalled()
+        floors = {stream: max(0, self.buffer.last(stream) - READ_BACK_MAX[stream]) for stream in Stream}
+        floors[Stream.EVENTS] = min(floors[Stream.EVENTS], standing.seq)
+        for stream, floor in floors.items():
             self._seqs[stream] = max(self._seqs[stream], floor)  # After a restart it goes on where it was.
         while True:
             taken = 0
@@ -83,7 +87,15 @@ class PlantView:
             else:
                 self.is_caught_up = True
                 log.info("page: caught up with the log, %d topics, %d alarms", len(self._tags), len(self.alarms))
+            await standing.save(self._seqs[Stream.EVENTS], self.alarms.values())
             await asyncio.sleep(POLL_S)
+
+    async def _recalled(self) -> Standing:
+        """The alarms that stood when they were last written down; those raised or cleared since come with the log."""
+        standing = Standing(await self.buffer.cursor(standing_alarms.NAME, Stream.EVENTS))
+        if not self.alarms:
+            self.alarms = {(alarm.equipment, alarm.key): alarm for alarm in standing.alarms()}
+        return standing
 
     async def _follow(self, stream: Stream) -> int:
         """Take in what the stream has now; gives how many readings."""

@@ -1,6 +1,9 @@
 """PlantView and the pages' data, fed through a real Buffer."""
 
-from appliance.contract.prediction import AlarmState
+import asyncio
+from dataclasses import replace
+
+from appliance.contract.prediction import Alarm, AlarmState
 from appliance.contract.reading import Quality, Reading, Stream
 from appliance.supervisor import now_us, supervise
 from appliance.ui import view as view_module
@@ -104,6 +107,30 @@ async def test_a_restarted_view_reads_back_the_log(plant, paths) -> None:
     new[2].settle()
     old[2].settle()
     assert new[2].minutes.spans == old[2].minutes.spans
+
+
+async def test_an_alarm_raised_long_ago_stands_after_a_restart(plant, paths, monkeypatch) -> None:
+    """More events came since than the page reads back; it is cleared then, and stays so after the next restart."""
+    monkeypatch.setattr(view_module, "READ_BACK_MAX", {Stream.READINGS: 10, Stream.EVENTS: 10})
+    await plant.feeder.alarm()
+    (alarm,) = await stood(plant, paths)
+    for standing, state in ((1, AlarmState.RAISED), (0, AlarmState.CLEARED)):
+        if state is AlarmState.CLEARED:
+            await plant.buffer.append([replace(alarm, state=state).entry(now_us())], Stream.EVENTS)
+        other = [Reading("a/s/r/l/c/m/t", "said", 192, 0, 0, 0, "x")] * 30
+        for again in (other, []):
+            await plant.buffer.append(again, Stream.EVENTS)
+            assert len(await stood(plant, paths)) == standing
+
+
+async def stood(plant, paths) -> list[Alarm]:
+    """The alarms that a new view shows; it is stopped when it has written them down."""
+    view = PlantView(plant.buffer, [], now_us)
+    async with supervise() as parts:
+        parts.start("again", view.run)
+        await paths.until(lambda: view.is_caught_up)
+        await asyncio.sleep(2 * view_module.POLL_S)
+    return list(view.alarms.values())
 
 
 async def test_memory_is_bounded_however_many_topics_come(plant, paths, monkeypatch) -> None:
