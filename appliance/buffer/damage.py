@@ -2,7 +2,8 @@
 
 import logging
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from appliance.buffer.salvage import Report
@@ -21,8 +22,23 @@ RENEWALS_MAX: Final = 3
 """So many times one process starts anew for a damaged log."""
 
 
-class LogDamaged(StartAfresh):
-    """A page of the log's file turned bad while it was in use."""
+class FileDamaged(StartAfresh):
+    """A page of a file turned bad while it was in use; opening the file again deals with it."""
+
+
+class LogDamaged(FileDamaged):
+    """It is the log's file."""
+
+
+@contextmanager
+def sound(name: str) -> Iterator[None]:
+    """Raises `FileDamaged` for a file that can be made anew from the log."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if not is_corrupt(error):
+            raise
+        raise FileDamaged(f"{name} has turned bad ({error}); it is made anew from the log") from error
 
 
 def damage_alarm(root: str, plant: str, message: str, lost: int, at_us: int) -> Reading:
@@ -54,7 +70,7 @@ def set_apart(dropped: Sequence[tuple[Stream, int, int]], folder: str) -> tuple[
 
 
 def again_when_damaged(run: Callable[[], None]) -> None:
-    """Run, and run again when the log has turned bad meanwhile, as opening it salvages it.
+    """Run, and run again when a file has turned bad meanwhile, as opening it salvages it or makes it anew.
 
     After `RENEWALS_MAX` times the disk itself is failing: the error goes through and ends the process.
     """
@@ -62,7 +78,7 @@ def again_when_damaged(run: Callable[[], None]) -> None:
         try:
             run()
             return
-        except* LogDamaged as errors:
+        except* FileDamaged as errors:
             if renewals == RENEWALS_MAX:
                 raise
             log.error("appliance: starting anew: %s", _innermost(errors))

@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Final
 
 from appliance.buffer.buffer import Buffer
+from appliance.buffer.damage import sound
 from appliance.contract.reading import Quality, Reading, Stream
 from appliance.contract.rollup import Rollup
 from appliance.history.store import HOUR, MINUTE, HistoryStore
@@ -85,7 +86,11 @@ class History:
         self._stored = self._topics = self._size_bytes = self._dropped = 0
 
     async def run(self) -> None:
-        """Follow the log until cancelled."""
+        """Follow the log until cancelled; raises `FileDamaged` when the history's file turns bad."""
+        with sound("the history's file"):
+            await self._follow()
+
+    async def _follow(self) -> None:
         buffer, stream = self._buffer, Stream.READINGS
         seq = self._stored = await self._store.place(buffer.epoch, buffer.last(stream))
         await self._count()

@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Final, Protocol
 
 from appliance.buffer.buffer import Buffer
+from appliance.buffer.damage import sound
 from appliance.contract.ranges import Range, Ranges, minus, size, union
 from appliance.contract.reading import Stream
 from appliance.contract.receipt import Receipt
@@ -89,7 +90,14 @@ class Ledger:
         """Rounds so far."""
 
     async def run(self) -> None:
-        """Follow the log, say windows that are over, and have sent again what got lost, until cancelled."""
+        """Follow the log, say windows that are over, and have sent again what got lost, until cancelled.
+
+        Raises `FileDamaged` when the ledger's file turns bad.
+        """
+        with sound("the ledger's file"):
+            await self._follow()
+
+    async def _follow(self) -> None:
         self._losses = Losses()
         await self._books.open(self._buffer, self._now_us())
         await self._counting.start()

@@ -15,6 +15,7 @@ from ledgers import NOON_US, PUMPS, Clock, Plant, ToldSender, plant, reading
 from appliance.buffer import buffer as buffer_module
 from appliance.buffer import keeper as keeper_module
 from appliance.buffer.buffer import Buffer
+from appliance.buffer.damage import FileDamaged
 from appliance.buffer.retention import Bounds
 from appliance.buffer.schema import WAL_BYTES
 from appliance.contract.gap import GAP_ORIGIN, Gap, GapReason, gap_topic
@@ -60,6 +61,36 @@ async def test_a_clock_that_jumps_splits_windows_and_loses_nothing(tmp_path: Pat
                 assert window.equipment == tallies(window.first, entries[window.first - 1 : window.last])
 
 
+async def test_a_file_that_turns_bad_in_use_is_made_anew_from_the_log(tmp_path: Path) -> None:
+    """Its pages are overwritten while the ledger counts: the run ends, and the next one counts every number again."""
+    clock = Clock()
+    with pytest.raises(ExceptionGroup) as raised:
+        async with plant(tmp_path, clock=clock) as its:
+            while True:
+                clock.us += WINDOW_US
+                await its.buffer.append([reading(clock.us + n, PUMPS[n % 3], float(n)) for n in range(500)])
+                await its.counted()
+                if its.buffer.last() == 5_000:
+                    overwrite(tmp_path / "ledger.db")
+    assert raised.group_contains(FileDamaged)
+    async with plant(tmp_path, clock=clock) as its:
+        await its.counted()
+        windows = await its.ledger.windows(0, 2**62)
+        assert sum(account.produced for window in windows for account in window.accounts) == its.buffer.last()
+        assert list(tmp_path.glob("ledger.damaged-*.db"))
+        told = [window for window in await its.told() if window.equipment]
+        assert len({window.first for window in told}) == len(told), "no window is said twice"
+
+
+def overwrite(path: Path) -> None:
+    """All pages but the first two."""
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with path.open("r+b") as file:
+        file.seek(8_192)
+        file.write(random.Random(1).randbytes(path.stat().st_size - 8_192))
+
+
 async def test_silence_is_said_once_for_each_window(tmp_path: Path) -> None:
     """No entries: one event for each window of five minutes, one for a clock that jumps, none while nothing ran."""
     clock = Clock()
@@ -90,6 +121,7 @@ import asyncio, sys
 from pathlib import Path
 from appliance.ledger import counting, ledger
 from appliance.buffer.buffer import Buffer
+from appliance.buffer.damage import FileDamaged
 from appliance.ledger.store import LedgerStore
 
 ledger.TURN_S, ledger.LOOK_S, counting.BATCH_MAX, counting.TOLD_MAX = 0.001, 0.01, 97, 3
