@@ -47,7 +47,7 @@ class Story:
     def __init__(self, take: Take) -> None:
         self._take = take
         self._receipts = self._newest_us = self._passed_over = 0
-        self.last_error = ""
+        self._hint = self.last_error = ""
 
     def came(self, body: bytes) -> None:
         try:
@@ -62,14 +62,14 @@ class Story:
         self._take(receipt)
 
     def failed(self, text: str, hint: str) -> None:
-        if text != self.last_error:
-            log.warning("receipts: %s; %s", text, hint)
-        self.last_error = text
+        """Texts differ from try to try, by what names the try; another hint is another trouble."""
+        log.log(logging.DEBUG if hint == self._hint else logging.WARNING, "receipts: %s; %s", text, hint)
+        self._hint, self.last_error = hint, f"{text}; {hint}"
 
     def well(self) -> None:
         if self.last_error:
             log.info("receipts: they come again")
-        self.last_error = ""
+        self._hint = self.last_error = ""
 
     def status(self) -> ReceiptsStatus:
         return ReceiptsStatus(self._receipts, self._passed_over, self._newest_us, self.last_error)

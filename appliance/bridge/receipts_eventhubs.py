@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 
 from azure.eventhub import EventData
 from azure.eventhub.aio import EventHubConsumerClient
+from azure.eventhub.exceptions import AuthenticationError
 
 from appliance.bridge.deadline import Deadline
 from appliance.bridge.leftovers import Leftovers
@@ -111,17 +112,8 @@ class EventHubsReceipts:
             except* (ValueError, *BROKEN) as group:
                 error = group
             if error is not None:
-                self._story.failed(*self._explained(error))
+                self._story.failed(*_explained(error, self._hub, self._patience))
                 await asyncio.sleep(self._backoff.pause_s(0.0))
-
-    def _explained(self, error: BaseException) -> tuple[str, str]:
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        text = said(error)
-        if isinstance(error, TimeoutError):
-            text = f"no answer within {self._patience.call_s:g} s"
-        hint = f"the hub {self._hub} must exist, and the identity needs the role Azure Event Hubs Data Receiver on it"
-        return text, f"{hint}; trying again, at most every {self._patience.pause_s_max:.0f} s"
 
     async def _one_client(self) -> None:
         """Follow all partitions for as long as one client is good."""
@@ -209,6 +201,20 @@ class EventHubsReceipts:
                     await credential.close()
         except BROKEN as error:
             log.debug("receipts: the client did not close properly: %r", error)
+
+
+def _explained(error: BaseException, hub: str, patience: Patience) -> tuple[str, str]:
+    """What went wrong, and what an operator can do."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    text, again = said(error), f"trying again, at most every {patience.pause_s_max:g} s"
+    if isinstance(error, TimeoutError):
+        text = f"no answer within {patience.call_s:g} s"
+    if isinstance(error, AuthenticationError):
+        return text, f"give the identity the role Azure Event Hubs Data Receiver on the hub {hub}; {again}"
+    if any(word in text for word in ("not-found", "NotFound")):
+        return text, f"there is no hub {hub}: create it, or set [uplink] receipts to empty for none; {again}"
+    return text, f"check the network and firewall to Event Hubs; {again}"
 
 
 def _body(event: EventData) -> bytes:

@@ -18,6 +18,6 @@ def said(error: BaseException) -> str:
 
 
 def quieten() -> None:
-    """The client logs each frame and each retry of its own; the Bridge tells the story once."""
-    for name in ("azure", "uamqp"):
-        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger(name).level))
+    """The client logs each frame and each try of its own; the Bridge tells the story once, its errors included."""
+    for name, level in (("azure", logging.WARNING), ("azure.eventhub", logging.ERROR), ("uamqp", logging.WARNING)):
+        logging.getLogger(name).setLevel(max(level, logging.getLogger(name).level))
