@@ -54,7 +54,7 @@ class Bridge:
         self._pace, self._clock = pace or Pace(), clock or Clock()
         self._followers: dict[Stream, Follower] = {}
         self._resends = {stream: Resends() for stream in Stream}
-        self._link = Link(uplink.name, self._clock.now_us)
+        self._link = Link(uplink.name, self._clock.now_us, self._clock.now_s)
         self._backoff = Backoff(rng or random.Random(), self._pace.pause_s_min, self._pace.pause_s_max)
         self._shares, self._forecast = Shares(self._pace.backlog_share), Forecast()
         self._throughput = Throughput(self._pace.throughput_units, self._clock.now_s())
