@@ -7,10 +7,10 @@ link is held in memory alone, so it is free again after a restart, and such a re
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from appliance.bridge.outlook import Outlook, why_not
 from appliance.bridge.pacing import Clock
@@ -238,14 +238,11 @@ class Rehearsal:
         if self.is_running:
             return
         kept, newest = await asyncio.to_thread(self.shelf.noted), await asyncio.to_thread(self.shelf.newest)
-        self._remember(newest)
+        if newest is not None:
+            self._outlook.rates.best_out_per_s = float(newest["out_per_s"])
         if kept is not None:
             self._course = Course(**kept)
             await self._break_off("The appliance was started again during the rehearsal, which freed the link.")
-
-    def _remember(self, facts: Mapping[str, Any] | None) -> None:
-        if facts is not None:
-            self._outlook.rates.best_out_per_s = float(facts["out_per_s"])
 
 
 def _rounded(seconds: float | None) -> float | None:
