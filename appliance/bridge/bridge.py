@@ -14,9 +14,10 @@ from dataclasses import replace
 from typing import Final
 
 from appliance.bridge.changes import Changes
-from appliance.bridge.follower import LANES, Follower, Outgoing
+from appliance.bridge.departures import Departures
+from appliance.bridge.follower import Follower, Outgoing
 from appliance.bridge.link import Backoff, Link, LinkState
-from appliance.bridge.pacing import Clock, Forecast, Pace, Shares, Throughput
+from appliance.bridge.pacing import Clock, Forecast, Pace, Throughput
 from appliance.bridge.refusal import refusal
 from appliance.bridge.resends import Resends
 from appliance.bridge.status import BridgeStatus, LaneStatus, StreamStatus
@@ -30,8 +31,6 @@ from appliance.contract.sent import Sent
 log = logging.getLogger(__name__)
 
 CURSORS: Final = {Stream.EVENTS: "bridge-events", Stream.READINGS: "bridge"}
-_STREAM_OF: Final = {lane: stream for stream, lanes in LANES.items() for lane in lanes}
-_REST_S_MIN: Final = 0.001
 
 
 class Bridge:
@@ -54,13 +53,11 @@ class Bridge:
         self._pace, self._clock = pace or Pace(), clock or Clock()
         self._followers: dict[Stream, Follower] = {}
         self._resends = {stream: Resends() for stream in Stream}
-        self._link = Link(uplink.name, self._clock.now_us)
+        self._link = Link(uplink.name, self._clock.now_us, self._clock.now_s)
         self._backoff = Backoff(rng or random.Random(), self._pace.pause_s_min, self._pace.pause_s_max)
-        self._shares, self._forecast = Shares(self._pace.backlog_share), Forecast()
+        self._departures, self._forecast = Departures(self._followers, self._pace), Forecast()
         self._throughput = Throughput(self._pace.throughput_units, self._clock.now_s())
         self._lanes = {lane: LaneStatus() for lane in Lane}
-        self._opened_s: dict[Lane, float] = {}
-        """When a lane last gave an envelope."""
         self._in_flight: list[Outgoing] = []
         self._changes = Changes(self._clock, self._pace.stall_s)
         self._pause_s: float | None = None
@@ -133,7 +130,9 @@ class Bridge:
             drain_s=self._forecast.drain_s(self._clock.now_s(), events.backlog + readings.backlog),
             events=events,
             readings=readings,
-            lanes={str(lane): replace(counts, unsent=self._unsent(lane)) for lane, counts in self._lanes.items()},
+            lanes={
+                str(lane): replace(counts, unsent=self._departures.unsent(lane)) for lane, counts in self._lanes.items()
+            },
             last_error=self._link.last_error,
             resent_entries=self._resent_entries,
             held=self._uplink.reason,
@@ -151,7 +150,7 @@ class Bridge:
             await self._changes.wait()
         elif wait_s := self._throughput.wait_s(self._clock.now_s()):
             await self._clock.sleep(wait_s)
-        elif outgoing := await self._next():
+        elif outgoing := await self._departures.next(self._clock.now_s(), self._in_flight, self._in_flight_max()):
             self._throughput.take(len(outgoing.sealed.body))
             if not self._in_flight:
                 self._progress_s = self._clock.now_s()
@@ -181,9 +180,7 @@ class Bridge:
 
     async def _rest(self) -> None:
         """Until the next envelope may be sealed, or something has come to its end."""
-        now_s = self._clock.now_s()
-        opened = [at_s for lane, at_s in self._opened_s.items() if lane is not Lane.BACKLOG and self._unsent(lane)]
-        rest_s = max(_REST_S_MIN, min(opened, default=now_s) + self._pace.flush_s - now_s)
+        rest_s = self._departures.rest_s(self._clock.now_s())
         if self._in_flight:
             await self._changes.sleep(rest_s)
         else:
@@ -196,26 +193,6 @@ class Bridge:
             log.warning("bridge: no acknowledgement for %.0f s, the link is built anew", now_s - self._progress_s)
             self._rebuilds, self._progress_s = self._rebuilds + 1, now_s
             await self._uplink.close()
-
-    async def _next(self) -> Outgoing | None:
-        """The most urgent envelope that may leave now."""
-        now_s, backlog_in_flight = self._clock.now_s(), sum(one.lane is Lane.BACKLOG for one in self._in_flight)
-        is_contended = all(self._may_leave(lane, now_s) and self._unsent(lane) for lane in LANES[Stream.READINGS])
-        for lane in self._shares.order():
-            if lane is Lane.BACKLOG and backlog_in_flight and backlog_in_flight >= self._in_flight_max() - 1:
-                continue  # One place is kept for what is newer.
-            outgoing = await self._followers[_STREAM_OF[lane]].next(lane) if self._may_leave(lane, now_s) else None
-            if outgoing is not None:
-                self._opened_s[lane] = now_s
-                self._shares.sent(lane, len(outgoing.sealed.body), is_contended=is_contended)
-                return outgoing
-        return None
-
-    def _may_leave(self, lane: Lane, now_s: float) -> bool:
-        """Full envelopes leave at once, others when the lane has had its time to fill one."""
-        if lane is Lane.BACKLOG or self._followers[_STREAM_OF[lane]].is_due(lane):
-            return True
-        return lane not in self._opened_s or now_s - self._opened_s[lane] >= self._pace.flush_s
 
     async def _carry(self, outgoing: Outgoing) -> None:
         """One envelope on its way, to its acknowledgement or back to its lane."""
@@ -261,10 +238,6 @@ class Bridge:
         else:
             follower.arrived(outgoing)
             self._acknowledged(outgoing)
-
-    def _unsent(self, lane: Lane) -> int:
-        follower = self._followers.get(_STREAM_OF[lane])
-        return follower.unsent(lane) if follower else 0
 
     def _stream_status(self, stream: Stream) -> StreamStatus:
         follower = self._followers.get(stream)

@@ -45,17 +45,22 @@ class Backoff:
 
 
 class Link:
-    """Keeps the state of the link and tells its changes."""
+    """Keeps the state of the link and tells its changes. Lengths are measured by the clock that only rises."""
 
-    def __init__(self, name: str, now_us: Callable[[], int]) -> None:
-        self._name, self._now_us = name, now_us
-        self._told_us: int | None = None
+    def __init__(self, name: str, now_us: Callable[[], int], now_s: Callable[[], float]) -> None:
+        self._name, self._now_us, self._now_s = name, now_us, now_s
+        self._told_s: float | None = None
         self._told_down = False
         self._untold = 0
         self._is_held = False
+        self._since_s = now_s()
         self.state = LinkState.UNTRIED
-        self.since_us = now_us()
         self.last_error = ""
+
+    @property
+    def since_us(self) -> int:
+        """Since when it is in this state, as the wall clock stands now: after it was set, by the new time."""
+        return self._now_us() - round((self._now_s() - self._since_s) * 1_000_000)
 
     def lost(self, error: UplinkError, pause_s: float) -> None:
         """A try has failed, and the next one follows after the pause."""
@@ -65,11 +70,11 @@ class Link:
         if self.state is LinkState.DOWN:
             log.debug("bridge: still no link (%s), next try in %.1f s", error, pause_s)
             return
-        now_us = self._enter(LinkState.DOWN)
-        if self._told_us is not None and now_us - self._told_us < LOG_EVERY_S * 1_000_000:
+        self._enter(LinkState.DOWN)
+        if self._told_s is not None and self._since_s - self._told_s < LOG_EVERY_S:
             self._untold += 1
             return
-        self._told_us, self._told_down = now_us, True
+        self._told_s, self._told_down = self._since_s, True
         again = f" ({self._untold} short breaks before)" if self._untold else ""
         self._untold = 0
         log.warning("bridge: link lost to %s: %s; next try in %.1f s%s", self._name, self.last_error, pause_s, again)
@@ -78,8 +83,7 @@ class Link:
         """An envelope was acknowledged, and this many readings still wait."""
         if self.state is LinkState.UP or self._is_held:
             return
-        was, since_us = self.state, self.since_us
-        down_s = (self._enter(LinkState.UP) - since_us) / 1_000_000
+        was, down_s = self.state, self._enter(LinkState.UP)
         if was is LinkState.UNTRIED:
             log.info("bridge: link to %s is up, %d readings to send", self._name, waiting)
         elif self._told_down:
@@ -100,6 +104,8 @@ class Link:
         self._is_held = False
         log.info("bridge: link to %s is released", self._name)
 
-    def _enter(self, state: LinkState) -> int:
-        self.state, self.since_us = state, self._now_us()
-        return self.since_us
+    def _enter(self, state: LinkState) -> float:
+        """Gives how many seconds the state before has lasted."""
+        before_s, self._since_s = self._since_s, self._now_s()
+        self.state = state
+        return self._since_s - before_s

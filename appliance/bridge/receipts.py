@@ -24,6 +24,8 @@ class ReceiptsStatus:
 
     receipts: int
     """Taken since the start."""
+    passed_over: int
+    """Bodies that were no receipt, since the start."""
     newest_us: int
     """When the newest one was made, by the cloud's clock; 0 when none has come."""
     last_error: str
@@ -44,41 +46,40 @@ class Story:
 
     def __init__(self, take: Take) -> None:
         self._take = take
-        self._receipts = self._newest_us = 0
-        self._garbage = False
-        self.last_error = ""
+        self._receipts = self._newest_us = self._passed_over = 0
+        self._hint = self.last_error = ""
 
     def came(self, body: bytes) -> None:
         try:
             receipt = Receipt.from_body(body)
         except ReceiptError as error:
-            if not self._garbage:
+            if not self._passed_over:
                 log.warning("receipts: something that is no receipt is passed over: %s", error)
-            self._garbage = True
+            self._passed_over += 1
             return
         self._receipts += 1
         self._newest_us = max(self._newest_us, receipt.at_us)
         self._take(receipt)
 
     def failed(self, text: str, hint: str) -> None:
-        if text != self.last_error:
-            log.warning("receipts: %s; %s", text, hint)
-        self.last_error = text
+        """Texts differ from try to try, by what names the try; another hint is another trouble."""
+        log.log(logging.DEBUG if hint == self._hint else logging.WARNING, "receipts: %s; %s", text, hint)
+        self._hint, self.last_error = hint, f"{text}; {hint}"
 
     def well(self) -> None:
         if self.last_error:
             log.info("receipts: they come again")
-        self.last_error = ""
+        self._hint = self.last_error = ""
 
     def status(self) -> ReceiptsStatus:
-        return ReceiptsStatus(self._receipts, self._newest_us, self.last_error)
+        return ReceiptsStatus(self._receipts, self._passed_over, self._newest_us, self.last_error)
 
 
 class FolderReceipts:
     """Reads `PATH/receipts/PLANT.json`, which was carried back beside the envelopes."""
 
-    def __init__(self, path: Path, plant: str, take: Take) -> None:
-        self._file = path / FOLDER / f"{quote(plant, safe='')}.json"
+    def __init__(self, path: Path, plant: str, take: Take, look_s: float = LOOK_S) -> None:
+        self._file, self._look_s = path / FOLDER / f"{quote(plant, safe='')}.json", look_s
         self._story = Story(take)
         self._stood: tuple[int, int] | None = None
 
@@ -89,7 +90,7 @@ class FolderReceipts:
         """Look at the file every few seconds until cancelled."""
         while True:
             await self._look()
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(self._look_s)
 
     async def _look(self) -> None:
         try:
@@ -98,6 +99,7 @@ class FolderReceipts:
             self._story.failed(f"{self._file} cannot be read: {error.strerror}", "let the service's user read it")
             return
         if stands == self._stood or text is None:
+            self._story.well()
             return
         try:
             said = json.loads(text)

@@ -7,14 +7,13 @@ link is held in memory alone, so it is free again after a restart, and such a re
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from appliance.bridge.link import LinkState
-from appliance.bridge.pacing import UNIT_BYTES_PER_S, Clock
-from appliance.bridge.rates import Rates, drain_s, full_s
+from appliance.bridge.outlook import Outlook, why_not
+from appliance.bridge.pacing import Clock
 from appliance.bridge.rehearsal_report import Course, Verdict, concerned, facts_of, is_settled, judged
 from appliance.bridge.rehearsal_seams import BridgeLink, Ledger, Log, Phase, Refused, RehearsalStatus, Room
 from appliance.bridge.report_file import Shelf
@@ -55,14 +54,14 @@ class Rehearsal:
         clock: Clock | None = None,
     ) -> None:
         self._buffer, self._room, self._bridge, self._ledger = buffer, room, bridge, ledger
-        self._clock, self._units, self._version, self._zone = clock or Clock(), throughput_units, version, zone
+        self._clock, self._version, self._zone = clock or Clock(), version, zone
         self.shelf = Shelf(data)
         self._lock = asyncio.Lock()
-        self._rates = Rates()
+        self._outlook = Outlook(bridge, room, throughput_units)
         self._phase = Phase.IDLE
         self._course: Course | None = None
         self._verdict, self._sentence, self._report = "", "", ""
-        self._end_s = self._moved_s = self._drained_s = self._asked_s = 0.0
+        self._cut_s = self._end_s = self._restored_s = self._moved_s = self._drained_s = self._asked_s = 0.0
         self._acknowledged = 0
         self._settled = (0, 0)
 
@@ -89,8 +88,12 @@ class Rehearsal:
             bridge.hold("outage rehearsal")
             self._course, self._phase, self._settled = course, Phase.CUT, (0, 0)
             self._verdict = self._sentence = ""
-            self._end_s = self._clock.now_s() + minutes * 60
-            course.full_forecast_s, course.drain_forecast_s = self._full_s(), self._drain_s(minutes * 60)
+            self._cut_s = self._clock.now_s()
+            self._end_s = self._cut_s + minutes * 60
+            course.full_forecast_s, course.drain_forecast_s = (
+                self._outlook.full_s(),
+                self._outlook.drain_s(minutes * 60),
+            )
             log.warning("rehearsal: the cloud link is cut for %g min, as asked by %s", minutes, by)
 
     async def cancel(self, by: str) -> None:
@@ -108,7 +111,7 @@ class Rehearsal:
             return
         async with self._lock:
             said, now_s = self._bridge.status(), self._clock.now_s()
-            self._rates.saw(now_s, self._buffer.last(Stream.READINGS), said.readings.acknowledged_seq)
+            self._outlook.rates.saw(now_s, self._buffer.last(Stream.READINGS), said.readings.acknowledged_seq)
             if self._course is None or not self.is_running:
                 return
             self._look(self._course, said, now_s)
@@ -124,7 +127,7 @@ class Rehearsal:
         course, said = self._course, self._bridge.status() if self._bridge else None
         is_cut = self._phase is Phase.CUT
         left_s = max(0.0, self._end_s - self._clock.now_s()) if is_cut else 0.0
-        drain = said.drain_s if said and not is_cut else self._drain_s(left_s)
+        drain = said.drain_s if said and not is_cut else self._outlook.drain_s(left_s)
         return RehearsalStatus(
             phase=self._phase,
             started_us=course.started_us if course else 0,
@@ -133,8 +136,8 @@ class Rehearsal:
             readings=course.count if course else 0,
             waiting=said.readings.backlog + said.events.backlog if said else 0,
             peak_waiting=course.peak_waiting if course else 0,
-            readings_per_s=round(self._rates.in_per_s, 1),
-            full_s=_rounded(self._full_s()),
+            readings_per_s=round(self._outlook.rates.in_per_s, 1),
+            full_s=_rounded(self._outlook.full_s()),
             drain_s=_rounded(drain),
             settled=self._settled[0],
             windows=self._settled[1],
@@ -151,17 +154,8 @@ class Rehearsal:
             raise Refused(f"a rehearsal runs already ({self._phase}); wait for its end, or cancel it")
         if self._bridge is None:
             raise Refused("no uplink is configured, so there is no link to cut; see [uplink] of the configuration")
-        said, room, full = self._bridge.status(), self._room(), self._full_s()
-        if said.link is LinkState.DOWN:
-            raise Refused(f"the link is down already ({said.last_error or 'it is held'}); this is no rehearsal")
-        if said.link is not LinkState.UP:
-            raise Refused("nothing has been acknowledged yet; wait until the link is known to stand")
-        if room.is_full:
-            raise Refused("the log is full, producers wait already")
-        times = [full, room.days_to_full * 86_400 if room.days_to_full else None]
-        if (earliest := min((each for each in times if each is not None), default=None)) is not None:
-            if earliest < minutes * 60:
-                raise Refused(f"the log would be full in {earliest / 60:.0f} min, before the end; choose less time")
+        if why := why_not(minutes, self._bridge.status(), self._room(), self._outlook.full_s()):
+            raise Refused(why)
         return self._bridge
 
     def _look(self, course: Course, said: BridgeStatus, now_s: float) -> None:
@@ -172,20 +166,21 @@ class Rehearsal:
             course.last = self._buffer.last(Stream.READINGS)
         elif not course.live_us and self._bridge is not None:
             if any(last > course.last for _, last in self._bridge.sent(Stream.READINGS).acknowledged):
-                course.live_us = self._clock.now_us()
+                course.live_us, course.live_s = self._clock.now_us(), now_s - self._restored_s
 
     def _restore(self) -> None:
         assert self._bridge is not None and self._course is not None, "a rehearsal runs"
         course, now_s = self._course, self._clock.now_s()
         course.last, course.restored_us = self._buffer.last(Stream.READINGS), self._clock.now_us()
-        course.drain_forecast_s = self._drain_s(0.0)
+        course.drain_forecast_s = self._outlook.drain_s(0.0)
         self._bridge.release()
-        self._phase, self._moved_s = Phase.DRAINING, now_s
+        course.length_s = now_s - self._cut_s
+        self._phase, self._restored_s, self._moved_s = Phase.DRAINING, now_s, now_s
         log.warning("rehearsal: the cloud link is restored, %d readings came in meanwhile", course.count)
 
     async def _drain(self, course: Course, said: BridgeStatus, now_s: float) -> None:
         if said.readings.acknowledged_seq >= course.last:
-            course.drained_us = self._clock.now_us()
+            course.drained_us, course.drain_s = self._clock.now_us(), now_s - self._restored_s
             self._phase, self._drained_s, self._asked_s = Phase.CONFIRMING, now_s, 0.0
             log.info("rehearsal: all up to number %d is acknowledged", course.last)
         elif now_s - self._moved_s >= STALL_S:
@@ -212,9 +207,9 @@ class Rehearsal:
     async def _windows(self, course: Course) -> list[Window]:
         if self._ledger is None:
             return []
-        now_us = self._clock.now_us()
+        from_us, to_us = sorted((course.started_us, self._clock.now_us()))  # The clock may have been set meanwhile.
         try:
-            return concerned(await self._ledger.windows(course.started_us - 2 * WINDOW_US, now_us + 1), course)
+            return concerned(await self._ledger.windows(from_us - 2 * WINDOW_US, to_us + 1), course)
         except (StoreError, sqlite3.Error, OSError) as error:
             note = f"The ledger could not be read: {error}"
             if note not in course.notes:
@@ -230,7 +225,7 @@ class Rehearsal:
     async def _finish(self, verdict: Verdict, sentence: str) -> None:
         assert self._course is not None, "there is one to finish"
         course, now_us = self._course, self._clock.now_us()
-        course.out_per_s = self._rates.best_out_per_s
+        course.out_per_s = self._outlook.rates.best_out_per_s
         windows = await self._windows(course)
         facts = facts_of(course, windows, verdict, sentence, self._version, self._zone, now_us)
         self._report = await asyncio.to_thread(self.shelf.put, facts)
@@ -243,34 +238,11 @@ class Rehearsal:
         if self.is_running:
             return
         kept, newest = await asyncio.to_thread(self.shelf.noted), await asyncio.to_thread(self.shelf.newest)
-        self._remember(newest)
+        if newest is not None:
+            self._outlook.rates.best_out_per_s = float(newest["out_per_s"])
         if kept is not None:
             self._course = Course(**kept)
             await self._break_off("The appliance was started again during the rehearsal, which freed the link.")
-
-    def _remember(self, facts: Mapping[str, Any] | None) -> None:
-        if facts is not None:
-            self._rates.best_out_per_s = float(facts["out_per_s"])
-
-    def _entry_bytes(self) -> float:
-        """What an entry takes on its way, which is what it takes in the log: 0 before anything was sent."""
-        lanes = list(self._bridge.status().lanes.values()) if self._bridge else []
-        entries = sum(lane.entries for lane in lanes)
-        return sum(lane.bytes for lane in lanes) / entries if entries else 0.0
-
-    def _waiting(self) -> int:
-        return self._bridge.status().readings.backlog if self._bridge else 0
-
-    def _full_s(self) -> float | None:
-        return full_s(self._waiting(), self._rates.in_per_s, self._entry_bytes(), self._room().size_max_bytes)
-
-    def _drain_s(self, more_s: float) -> float | None:
-        """How long it takes to drain what will wait in `more_s` seconds."""
-        in_per_s, entry_bytes = self._rates.in_per_s, self._entry_bytes()
-        out_per_s = self._rates.best_out_per_s
-        if self._units and entry_bytes:
-            out_per_s = self._units * UNIT_BYTES_PER_S / entry_bytes
-        return drain_s(self._waiting() + in_per_s * more_s, in_per_s, out_per_s)
 
 
 def _rounded(seconds: float | None) -> float | None:

@@ -41,6 +41,12 @@ class Course:
     drained_us: int = 0
     live_us: int = 0
     """When the first reading that came in after the restore was acknowledged."""
+    length_s: float | None = None
+    """How long the link was cut; this and the two below by the clock that only rises, None until they are known."""
+    drain_s: float | None = None
+    """From the restore until all was acknowledged."""
+    live_s: float | None = None
+    """From the restore until `live_us`."""
     peak_waiting: int = 0
     full_forecast_s: float | None = None
     drain_forecast_s: float | None = None
@@ -111,7 +117,9 @@ def facts_of(
     course: Course, windows: Sequence[Window], verdict: Verdict, sentence: str, version: str, zone: str, ended_us: int
 ) -> dict[str, Any]:
     """All that the report says, as JSON has it."""
-    end_us = course.restored_us or ended_us
+    length_s = course.length_s
+    if length_s is None:  # A restart has freed the link: only the wall clock knows both ends.
+        length_s = max(0, ended_us - course.started_us) / 1_000_000
     return {
         "schema": SCHEMA,
         "version": version,
@@ -125,15 +133,15 @@ def facts_of(
         "restored_us": course.restored_us,
         "drained_us": course.drained_us,
         "ended_us": ended_us,
-        "length_s": _seconds(course.started_us, end_us),
+        "length_s": _rounded(length_s),
         "first": course.first,
         "last": course.last,
         "count": course.count,
         "peak_waiting": course.peak_waiting,
         "full_forecast_s": _rounded(course.full_forecast_s),
         "drain_forecast_s": _rounded(course.drain_forecast_s),
-        "drain_s": _seconds(course.restored_us, course.drained_us) if course.drained_us else None,
-        "live_s": _seconds(course.restored_us, course.live_us) if course.live_us else None,
+        "drain_s": _rounded(course.drain_s),
+        "live_s": _rounded(course.live_s),
         "out_per_s": round(course.out_per_s, 1),
         "totals": totals_of(windows),
         "windows": [_row(window) for window in windows],
@@ -172,10 +180,6 @@ def _dropped(accounts: Iterable[Account]) -> Mapping[str, int]:
     for account in accounts:
         counts.update(account.dropped)
     return dict(sorted((reason, number) for reason, number in counts.items() if number))
-
-
-def _seconds(from_us: int, to_us: int) -> float:
-    return round(max(0, to_us - from_us) / 1_000_000, 1)
 
 
 def _rounded(seconds: float | None) -> float | None:

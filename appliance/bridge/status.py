@@ -30,7 +30,7 @@ class BridgeStatus:
     uplink: str
     link: LinkState
     since_us: int
-    """Since when the link is in this state, by the wall clock."""
+    """Since when the link is in this state, as the wall clock stands now."""
     acknowledged_us: int | None
     """When an envelope was last acknowledged."""
     sent_envelopes: int

@@ -12,17 +12,23 @@ CUT = UplinkError("the cable is cut", "mend it")
 
 
 class Clock:
+    """A clock that only rises, and a wall clock that shows as much and is set by so many seconds."""
+
     at_s = 1_000.0
+    set_by_s = 1_780_000_000
 
     def now_us(self) -> int:
-        return int(self.at_s * 1_000_000)
+        return round((self.at_s + self.set_by_s) * 1_000_000)
+
+    def now_s(self) -> float:
+        return self.at_s
 
 
 def test_a_link_that_comes_and_goes_is_told_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     """Each second a break: of a hundred breaks the log tells two, the second with the number of those untold."""
     caplog.set_level(logging.INFO)
     clock = Clock()
-    link = Link("eventhubs", clock.now_us)
+    link = Link("eventhubs", clock.now_us, clock.now_s)
     link.acknowledged(5)
     for _ in range(100):
         link.lost(CUT, 1.0)
@@ -44,7 +50,7 @@ def test_a_link_that_comes_and_goes_is_told_once_a_minute(caplog: pytest.LogCapt
 def test_the_state_says_since_when() -> None:
     """A long break counts from its first failure."""
     clock = Clock()
-    link = Link("eventhubs", clock.now_us)
+    link = Link("eventhubs", clock.now_us, clock.now_s)
     assert (link.state, link.since_us) == (LinkState.UNTRIED, clock.now_us())
     clock.at_s += 1
     link.lost(CUT, 1.0)
@@ -52,6 +58,27 @@ def test_the_state_says_since_when() -> None:
     clock.at_s += 3_660
     link.lost(CUT, 60.0)
     assert (link.state, link.since_us, link.last_error) == (LinkState.DOWN, since_us, "the cable is cut; mend it")
+
+
+@pytest.mark.parametrize("step_s", [-365 * 86_400, 5 * 86_400])
+def test_a_wall_clock_that_is_set_changes_no_length(step_s: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Amid an outage of 30 s, and between two: the lengths are true, and the page reckons with the new time."""
+    caplog.set_level(logging.INFO)
+    clock = Clock()
+    link = Link("eventhubs", clock.now_us, clock.now_s)
+    for _ in range(2):
+        link.lost(CUT, 1.0)
+        clock.at_s += 10
+        clock.set_by_s += step_s
+        assert clock.now_us() - link.since_us == 10_000_000
+        clock.at_s += 20
+        link.acknowledged(5)
+        clock.set_by_s -= step_s // 2
+        clock.at_s += LOG_EVERY_S
+    told = [record.getMessage() for record in caplog.records]
+    assert [text for text in told if "back" in text] == ["bridge: link back after 30 s, 5 readings to send"] * 2
+    assert len(told) == 4 and "short breaks" not in "".join(told)
+    assert clock.now_us() - link.since_us == LOG_EVERY_S * 1_000_000
 
 
 def test_pauses_stay_within_the_cap_for_ever() -> None:

@@ -42,6 +42,7 @@ class World:
     """A plant, its link and its cloud, as the rehearsal sees them; ten readings come in each second."""
 
     now_s: float = 0.0
+    set_by_s: float = 0.0
     link: LinkState = LinkState.UP
     reason: str = ""
     last: int = 1_000
@@ -107,7 +108,7 @@ async def rest(seconds: float) -> None:
 
 
 def rehearsal_of(world: World, path: Path, with_ledger: bool = True) -> Rehearsal:
-    clock = Clock(lambda: NOON_US + round(world.now_s * 1e6), lambda: world.now_s, rest)
+    clock = Clock(lambda: NOON_US + round((world.now_s + world.set_by_s) * 1e6), lambda: world.now_s, rest)
     room = lambda: Room(world.size_max_bytes, world.days_to_full, world.is_full)  # noqa: E731
     return Rehearsal(Log(world), room, Link(world), Books(world) if with_ledger else None, path, "1.0", clock=clock)
 
@@ -153,6 +154,23 @@ async def test_an_outage_is_rehearsed_from_the_cut_to_the_clouds_word(tmp_path: 
     assert facts["totals"]["difference"] == 0 and facts["drain_s"] == 12.0
     assert facts["windows"][0]["digest"] == "0" * 16
     assert stat.S_IMODE((tmp_path / "keys" / "plant-signing.pem").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("step_s", [-86_400, 86_400])
+async def test_a_wall_clock_that_is_set_amid_a_rehearsal_changes_no_length(tmp_path: Path, step_s: int) -> None:
+    """The windows are found where the new time has put them, and the report says how long it really took."""
+    world = World()
+    rehearsal = rehearsal_of(world, tmp_path)
+    await pass_time(rehearsal, world, 20)
+    await rehearsal.start(2, "a test")
+    await pass_time(rehearsal, world, 60)
+    world.set_by_s = step_s
+    await pass_time(rehearsal, world, 80)
+    world.windows_known = [replace(window(0, 1_000, 2_600), start_us=NOON_US + step_s * 1_000_000)]
+    await pass_time(rehearsal, world, 6)
+    facts = verified(rehearsal.shelf.text(rehearsal.status().report) or "").facts
+    assert facts["verdict"] == "PASSED"
+    assert (facts["length_s"], facts["drain_s"], facts["live_s"]) == (120.0, 12.0, 13.0)
 
 
 async def test_the_next_forecast_knows_how_fast_the_last_one_drained(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """The Event Hubs uplink when the far side misbehaves: each error comes in time, and the next send gets through."""
 
 import asyncio
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -86,6 +87,48 @@ async def test_a_connection_cut_after_storing_gives_duplicates_with_equal_proper
     assert hub_side.arrived() == [SEALED, SEALED]
     first, second = hub_side.properties()
     assert first == second
+
+
+@pytest.fixture
+def tidy() -> Iterator[None]:
+    """Whatever the test drops is collected almost at once, and not when it happens to be time for it."""
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.collect()  # Of what is left, which is little, so that full collections are not put off.
+    gc.set_threshold(50, 1, 1)
+    yield
+    gc.set_threshold(*before)
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("tidy")
+async def test_a_connection_that_the_client_forgets_is_closed(hub_side: Any, until: Callable[..., Any]) -> None:
+    """The client drops its last reference to a connection that was cut; whoever collects it finds it closed.
+
+    Otherwise Python closes it, with a ResourceWarning, at whatever moment the collection comes.
+    """
+    for _ in range(5):
+        hub_side.hubs.faults.drop_after_store = 1
+        try:
+            await hub_side.uplink.send(SEALED, Lane.LIVE)
+        except UplinkError as error:
+            assert error.retryable
+    await hub_side.uplink.close()
+    await until(lambda: not hub_side.hubs._wires)
+
+
+async def test_letting_go_of_one_client_leaves_the_neighbours_connections_alone(
+    hub_side: Any, impatient: Deadlines
+) -> None:
+    """A second uplink to the same address fails and is let go: the first one's connections are those of before."""
+    await hub_side.uplink.send(SEALED, Lane.LIVE)
+    stand, other = set(hub_side.hubs._wires), hub_side.connect(impatient)
+    hub_side.hubs.faults.released = 1
+    with pytest.raises(UplinkError, match="no acknowledgement"):
+        await other.send(SEALED, Lane.LIVE)
+    await hub_side.uplink.send(SEALED, Lane.LIVE)
+    assert stand and stand <= hub_side.hubs._wires
+    assert hub_side.uplink.clients == 1
 
 
 async def test_a_detached_link_and_an_idle_cut_recover(hub_side: Any) -> None:

@@ -11,7 +11,7 @@ import pytest
 from azure.eventhub import EventData
 from azure.eventhub.aio import EventHubConsumerClient, EventHubProducerClient
 
-from appliance.bridge import leftovers
+from appliance.bridge.leftovers import Leftovers
 from cloud_sync.emulator.eventhubs import EventHubs
 
 AZURITE = (
@@ -73,13 +73,14 @@ async def consumed(hubs: EventHubs, storage: str, count: int) -> list[tuple[str,
         load_balancing_interval=0.5,
         load_balancing_strategy="greedy",
     )
+    left = Leftovers(client)
     try:
         async with asyncio.timeout(40), client, asyncio.TaskGroup() as tasks:
             receiving = tasks.create_task(client.receive(on_event, starting_position="-1"))
             await enough.wait()
             receiving.cancel()
     finally:
-        leftovers.cut(f"127.0.0.1:{hubs.port}")
+        left.cut()
     await store.close()
     return got
 

@@ -20,7 +20,7 @@ from azure.eventhub.exceptions import AuthenticationError, EventHubError
 from certificates import certificate_in
 from typer.main import get_command
 
-from appliance.bridge import leftovers
+from appliance.bridge.leftovers import Leftovers
 from cloud_sync.cli import app
 from cloud_sync.emulator.command import Doors, emulate
 from cloud_sync.emulator.eventhubs import EventHubs
@@ -41,11 +41,12 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 async def producer(hubs: EventHubs, **options: Any) -> AsyncIterator[EventHubProducerClient]:
     string = hubs.connection_string("readings")
     client = EventHubProducerClient.from_connection_string(string, retry_total=0, **options)
+    left = Leftovers(client)
     try:
         async with asyncio.timeout(20), client:
             yield client
     finally:
-        leftovers.cut(f"127.0.0.1:{hubs.port}")
+        left.cut()
 
 
 async def there_and_back(hubs: EventHubs, **options: Any) -> list[bytes]:

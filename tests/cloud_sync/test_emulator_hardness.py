@@ -12,7 +12,7 @@ from azure.eventhub import EventData
 from azure.eventhub.aio import EventHubProducerClient
 from azure.eventhub.exceptions import EventHubError
 
-from appliance.bridge import leftovers
+from appliance.bridge.leftovers import Leftovers
 from cloud_sync.emulator.amqp import Described, Symbol, UInt, ULong, decode, described, encode
 from cloud_sync.emulator.eventhubs import STORE_NAME, EventHubs
 from cloud_sync.emulator.performatives import (
@@ -146,6 +146,7 @@ async def test_what_was_accepted_survives_kill_9(tmp_path: Path) -> None:
     server = await asyncio.create_subprocess_exec(sys.executable, "-c", SERVER, str(tmp_path), str(port))
     string = f"Endpoint=sb://127.0.0.1:{port};SharedAccessKeyName=k;SharedAccessKey=a2V5;UseDevelopmentEmulator=true"
     client = EventHubProducerClient.from_connection_string(string, eventhub_name="readings", retry_total=0)
+    left = Leftovers(client)
     try:
         async with client, asyncio.timeout(30):
             await listens(port)
@@ -162,7 +163,7 @@ async def test_what_was_accepted_survives_kill_9(tmp_path: Path) -> None:
                 pass
     finally:
         await server.wait()
-        leftovers.cut(f"127.0.0.1:{port}")
+        left.cut()
     async with EventHubs.open(tmp_path / STORE_NAME) as hubs:
         events = hubs.events("readings", 0, limit=100_000)
         assert [event.sequence for event in events] == list(range(len(events)))
