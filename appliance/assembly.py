@@ -131,6 +131,6 @@ def buffer_status(buffer: Buffer, config: Config) -> dict[str, Any]:
         "is_full": keeper.is_full,
         "is_tight": buffer.admission.is_tight,
         "thinned_readings": buffer.admission.thinned_entries,
-        "forsaken_cursors": keeper.forsaken[Stream.READINGS],
+        "forsaken_cursors": keeper.followers.forsaken[Stream.READINGS],
         "days_to_full": None if keeper.days_to_full is None else round(keeper.days_to_full, 2),
     }

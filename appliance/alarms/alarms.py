@@ -8,7 +8,8 @@ from typing import Any, Protocol, Self
 
 from appliance.alarms.limits import LimitLike, Limits
 from appliance.alarms.predictions import Predictions
-from appliance.buffer.buffer import Buffer, Cursor
+from appliance.buffer.buffer import Buffer
+from appliance.buffer.cursor import Cursor
 from appliance.contract.prediction import PREDICTION_ORIGIN, Alarm, AlarmState, Prediction
 from appliance.contract.reading import Stream
 from appliance.supervisor import now_us as wall_clock

@@ -8,7 +8,8 @@ from time import monotonic
 from typing import Self
 
 from appliance.alarms.own import OwnAlarms
-from appliance.buffer.buffer import Buffer, Cursor
+from appliance.buffer.buffer import Buffer
+from appliance.buffer.cursor import Cursor
 from appliance.contract.prediction import Alarm, AlarmState
 from appliance.contract.reading import Stream
 from appliance.supervisor import now_us as wall_clock

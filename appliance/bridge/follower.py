@@ -10,7 +10,8 @@ import google_crc32c
 
 from appliance.bridge.progress import Plan, Progress
 from appliance.bridge.resends import Resends
-from appliance.buffer.buffer import Buffer, Cursor
+from appliance.buffer.buffer import Buffer
+from appliance.buffer.cursor import Cursor
 from appliance.contract.envelope import ENTRIES_MAX, Envelope, Lane, Sealed, envelopes, seal
 from appliance.contract.ranges import Range, minus, size, union
 from appliance.contract.reading import Reading, Stream

@@ -8,7 +8,8 @@ from appliance.broker.intake import ORIGIN
 from appliance.broker.message import Message
 from appliance.broker.payload import to_payload
 from appliance.broker.properties import Property
-from appliance.buffer.buffer import Buffer, Cursor
+from appliance.buffer.buffer import Buffer
+from appliance.buffer.cursor import Cursor
 from appliance.contract.reading import Reading, Stream, message_id
 
 log = logging.getLogger(__name__)

@@ -4,6 +4,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 from appliance.buffer.salvage import Report
@@ -39,6 +40,21 @@ def sound(name: str) -> Iterator[None]:
         if not is_corrupt(error):
             raise
         raise FileDamaged(f"{name} has turned bad ({error}); it is made anew from the log") from error
+
+
+def suspicion(path: Path) -> Path:
+    """The file that stands beside the log after a page of it turned bad in use: its next opening checks all of it."""
+    return path.with_suffix(".suspect")
+
+
+def suspect(path: Path, reason: str) -> None:
+    """Have the file checked wholly at its next opening."""
+    try:
+        suspicion(path).write_text(reason, "utf-8")
+    except OSError as error:
+        log.warning(
+            "buffer: the next start cannot be told to check the file (%s); `plantward buffer check` does", error
+        )
 
 
 def damage_alarm(root: str, plant: str, message: str, lost: int, at_us: int) -> Reading:

@@ -3,19 +3,22 @@
 import asyncio
 import logging
 import math
+import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 from typing import Protocol
 
-from appliance.buffer.admission import CURSOR, Admission
+from appliance.buffer.admission import Admission
 from appliance.buffer.blocks import Block, NewBlock, Run, new_blocks
 from appliance.buffer.damage import damage_alarm, set_apart
+from appliance.buffer.followers import Followers
+from appliance.buffer.leaving import gap_of
 from appliance.buffer.quarantine import Quarantine
 from appliance.buffer.reserve import Reserve
 from appliance.buffer.retention import HYSTERESIS, Bounds, Growth, Policy, Seen, every_second, oldest, stretches
 from appliance.buffer.store import Dropped, Room, Store
-from appliance.contract.envelope import ENTRIES_MAX, Sealed, open_sealed
-from appliance.contract.gap import TOPICS_NAMED_MAX, Gap, GapReason, gap_topic
+from appliance.contract.envelope import ENTRIES_MAX
+from appliance.contract.gap import GapReason, gap_topic
 from appliance.contract.reading import Reading, Stream
 from appliance.supervisor import now_us
 
@@ -29,14 +32,8 @@ LOOK_BUSY_S = 0.25
 """How often it looks at them at most."""
 DROPPED_BLOCKS_MAX = 200
 """Blocks that one transaction drops."""
-
-
-FORSAKEN_S = 86_400.0
-"""A cursor that nobody has opened in a run of this length does not count any more."""
-_FORSAKEN_TEXT = (
-    "buffer: nobody has followed %s of %s for a day, so nothing is kept for it any more; "
-    "`plantward buffer cursors` removes it"
-)
+RELIEF_BYTES = 1_000_000
+"""What leaves the log at once when the disk is full."""
 
 
 class Commit(Protocol):
@@ -76,10 +73,7 @@ class Keeper:
         """Producers have to wait: the policy is to reject, and nothing more can leave."""
         self.days_to_full: float | None = None
         self.dropped_entries = 0
-        self.following: set[tuple[str, Stream]] = set()
-        """The cursors that someone has opened in this run."""
-        self.forsaken: dict[Stream, dict[str, int]] = {stream: {} for stream in Stream}
-        """Cursors that nobody moves any more, and so do not count; with the entries that wait for them."""
+        self.followers = Followers(store, last, self._started_s)
 
     @property
     def is_behind(self) -> bool:
@@ -193,8 +187,20 @@ class Keeper:
         oldest_block = await self._store.blocks(Stream.READINGS, 0, 1)
         first = oldest_block[0].first if oldest_block else self.sealed_to[Stream.READINGS] + 1
         last = self._last(Stream.READINGS)
-        unsent = last - max(first - 1, await self._slowest(Stream.READINGS))
+        unsent = last - max(first - 1, await self.followers.slowest(Stream.READINGS))
         self._admission.see(self._bounds.tightness(room, unsent / max(1, last - first + 1)))
+
+    async def relieve(self, commit: Commit) -> bool:
+        """The disk is full: give up the reserve, and then the oldest blocks; False when neither helps."""
+        if self.reserve.give_up():
+            log.error("buffer: the disk is full, the reserve is given up so that what is at hand can be written")
+            return True
+        if self._bounds.policy is Policy.REJECT:
+            return False
+        try:
+            return await self.shrink(RELIEF_BYTES, GapReason.DISK, commit)
+        except sqlite3.OperationalError:
+            return False  # Not even that can be written.
 
     async def shrink(self, excess: int, reason: GapReason, commit: Commit) -> bool:
         """Drop blocks as the policy says; False when nothing could go.
@@ -204,7 +210,7 @@ class Keeper:
         stream = Stream.READINGS
         blocks = await self._store.blocks(stream, 0, DROPPED_BLOCKS_MAX)
         if self._bounds.policy is Policy.REJECT:
-            taken_to = await self._slowest(stream)
+            taken_to = await self.followers.slowest(stream)
             blocks = [block for block in blocks if block.last <= taken_to]
         chosen = await self._thinned(stream, blocks, excess) or oldest(blocks, excess)
         await self._drop(stream, chosen, reason, commit)
@@ -217,7 +223,7 @@ class Keeper:
         until_us = self._started_us + int((now_s - self._started_s - self._bounds.age_max_s) * 1e6)
         for stream in Stream:
             # A start with a clock that is a year ahead must not cost what nobody has taken yet.
-            old_to = max(await self._slowest(stream), self._seen[stream].sample(now_s, self._last(stream)))
+            old_to = max(await self.followers.slowest(stream), self._seen[stream].sample(now_s, self._last(stream)))
             blocks = await self._store.blocks(stream, 0, DROPPED_BLOCKS_MAX)
             old = [block for block in blocks if block.to_us < until_us and block.last <= old_to]
             await self._drop(stream, old, GapReason.AGE, commit)
@@ -245,39 +251,8 @@ class Keeper:
         log.warning("buffer: %d %s between %d and %d dropped (%s); a gap says so", count, stream, first, last, reason)
 
     async def _gap(self, stream: Stream, blocks: Sequence[Block], reason: GapReason) -> Reading:
-        topics: dict[str, None] = {}
-        for block in blocks:
-            if block.size and (sealed := await self._store.sealed(stream, block.first - 1)):
-                topics.update(dict.fromkeys(await asyncio.to_thread(_topics, sealed)))
-        first, last = blocks[0].first, blocks[-1].last
-        taken_to = await self._slowest(stream)
-        unread = sum(max(0, min(block.count, block.last - taken_to)) for block in blocks)
-        gap = Gap(
-            epoch=self._store.epoch,
-            stream=stream,
-            first=first,
-            last=last,
-            count=sum(block.count for block in blocks),
-            unread=unread,
-            reason=reason,
-            topics=tuple(topics)[:TOPICS_NAMED_MAX],
-            topic_count=len(topics),
-            from_us=min(block.from_us for block in blocks),
-            to_us=max(block.to_us for block in blocks),
-        )
+        gap = await gap_of(self._store, stream, blocks, await self.followers.slowest(stream), reason)
         return gap.entry(self._topic, now_us())
-
-    async def _slowest(self, stream: Stream) -> int:
-        """The number of the last entry that every follower has taken; 0 when nobody follows."""
-        cursors = await self._store.cursors(stream)
-        cursors.pop(CURSOR, None)  # It follows nothing, it only keeps a count.
-        if monotonic() - self._started_s < FORSAKEN_S:
-            return min(cursors.values(), default=0)
-        forsaken = [name for name in cursors if (name, stream) not in self.following]
-        for name in set(forsaken) - set(self.forsaken[stream]):
-            log.warning(_FORSAKEN_TEXT, name, stream)
-        self.forsaken[stream] = {name: self._last(stream) - cursors.pop(name) for name in forsaken}
-        return min(cursors.values(), default=self._last(stream) if forsaken else 0)
 
     def _is_tight(self, room: Room) -> bool:
         """Whether room that has just been made would be gone with the next appends."""
@@ -293,10 +268,3 @@ class Keeper:
         elif self.is_full and not is_full:
             log.info("buffer: there is room again, producers go on")
         self.is_full = is_full
-
-
-def _topics(sealed: Sealed) -> list[str]:
-    try:
-        return list(dict.fromkeys(entry.topic for entry in open_sealed(sealed).entries))
-    except ValueError:
-        return []  # Damaged: it goes all the same, and the gap names its numbers.

@@ -7,7 +7,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
-from appliance.buffer.damage import damage_alarm, renewed
+from appliance.buffer.damage import damage_alarm, renewed, suspicion
 from appliance.buffer.head import mend_head
 from appliance.buffer.renumbering import Renumbering, Stood
 from appliance.buffer.salvage import Report, cursors, pieces
@@ -58,21 +58,6 @@ def set_aside(path: Path, aside: Path) -> None:
         source = Path(f"{path}{side}")
         if source.exists():
             source.rename(f"{aside}{side}")
-
-
-def suspicion(path: Path) -> Path:
-    """The file that stands beside the log after a page of it turned bad in use: its next opening checks all of it."""
-    return path.with_suffix(".suspect")
-
-
-def suspect(path: Path, reason: str) -> None:
-    """Have the file checked wholly at its next opening."""
-    try:
-        suspicion(path).write_text(reason, "utf-8")
-    except OSError as error:
-        log.warning(
-            "buffer: the next start cannot be told to check the file (%s); `plantward buffer check` does", error
-        )
 
 
 async def renew(path: Path, plant: str, root: str, reason: str = "") -> tuple[Report, Path]:

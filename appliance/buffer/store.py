@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import shutil
+import sqlite3
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -15,6 +16,7 @@ import aiosqlite
 from appliance.buffer.blocks import Block, NewBlock, Run, chained
 from appliance.buffer.chunks import decode
 from appliance.buffer.commit import BEGIN, Dropped, Transactions, steps
+from appliance.buffer.damage import LogDamaged, is_corrupt, suspect
 from appliance.buffer.schema import StoreError, epoch_of, prepare
 from appliance.contract.envelope import Sealed, open_sealed
 from appliance.contract.reading import Reading, Stream
@@ -71,6 +73,17 @@ class Store:
                 await prepare(connection)
             await writer.create_function("chained", 2, chained, deterministic=True)
             yield cls(writer, reader, path, plant, await epoch_of(writer, path, plant))
+
+    @contextmanager
+    def sound(self) -> Iterator[None]:
+        """Raises `LogDamaged` when a page of the file has turned bad: opening the log again salvages it."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if not is_corrupt(error):
+                raise
+            suspect(self.path, str(error))
+            raise LogDamaged(f"the log's file has turned bad ({error}); it is opened anew and salvaged") from error
 
     async def last(self, stream: Stream) -> int:
         """The number of the newest entry that is on disk; 0 when there has been none."""

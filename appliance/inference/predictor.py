@@ -7,7 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
-from appliance.buffer.buffer import Buffer, Cursor
+from appliance.buffer.buffer import Buffer
+from appliance.buffer.cursor import Cursor
 from appliance.contract.features import Rows, features, is_ready
 from appliance.contract.prediction import Prediction
 from appliance.contract.reading import Stream

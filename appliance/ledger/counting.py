@@ -7,7 +7,8 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Final
 
-from appliance.buffer.buffer import Buffer, Cursor
+from appliance.buffer.buffer import Buffer
+from appliance.buffer.cursor import Cursor
 from appliance.contract.gap import GAP_ORIGIN, Gap
 from appliance.contract.ledger import (
     LEDGER_ORIGIN,

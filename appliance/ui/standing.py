@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection
 from typing import Final
 
-from appliance.buffer.buffer import Cursor
+from appliance.buffer.cursor import Cursor
 from appliance.contract.prediction import Alarm
 from appliance.contract.reading import Quality, Reading
 

@@ -13,7 +13,8 @@ from appliance.bridge.bridge import Bridge
 from appliance.bridge.folder import FolderUplink
 from appliance.bridge.pacing import Clock, Pace
 from appliance.bridge.uplink import UplinkError
-from appliance.buffer.buffer import Batch, Buffer
+from appliance.buffer.buffer import Buffer
+from appliance.buffer.tail import Batch
 from appliance.contract.envelope import Lane, Sealed, open_sealed
 from appliance.contract.reading import Quality, Reading, Stream
 

@@ -123,7 +123,7 @@ async def test_a_damaged_block_is_not_sent(
         blocks = await sealed_log(buffer, [5_000] * 5, monkeypatch)
         sql = "UPDATE block_readings SET body = zeroblob(size) WHERE first = 5001"
         await buffer._store._writer.execute(sql)
-        monkeypatch.setattr("appliance.buffer.buffer.TAIL_ENTRIES_MAX", 10)
+        monkeypatch.setattr("appliance.buffer.tail.TAIL_ENTRIES_MAX", 10)
         await buffer.append(readings(20, buffer.last() + 1))  # Now memory holds no more than these.
         far = Store()
         bridge = Bridge(buffer, far, FolderUplink(tmp_path / "refused"), QUICK)
@@ -184,18 +184,18 @@ async def test_what_has_left_the_log_is_passed_over(
     tmp_path: Path, until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The bound took the second block: its neighbours are sent again, and a line says what is not."""
-    monkeypatch.setattr("appliance.buffer.buffer.TAIL_ENTRIES_MAX", 10)
+    monkeypatch.setattr("appliance.buffer.tail.TAIL_ENTRIES_MAX", 10)
     async with Buffer.open(tmp_path / "b.db", "northfield") as buffer:
         await sealed_log(buffer, [1_000] * 3, monkeypatch)
         far = Store()
         bridge = Bridge(buffer, far, FolderUplink(tmp_path / "refused"), QUICK)
         async with running(bridge):
             await until(delivered(bridge, buffer))
-            await buffer._kept((), (Dropped(Stream.READINGS, 1_001, 2_000),), ())
+            await buffer._writer.keep((), (Dropped(Stream.READINGS, 1_001, 2_000),), ())
             far.sent.clear()
             bridge.resend(Stream.READINGS, [(1, 3_000)])
             await until(lambda: bridge.sent(Stream.READINGS).under_way == ())
-            await buffer._kept((), (Dropped(Stream.READINGS, 2_001, 3_000),), ())
+            await buffer._writer.keep((), (Dropped(Stream.READINGS, 2_001, 3_000),), ())
             bridge.resend(Stream.READINGS, [(2_990, 3_000), (2_001, 2_500)])
             await until(lambda: bridge.sent(Stream.READINGS).under_way in ((), ((2_991, 3_000),)))
     assert [bounds for bounds in far.bounds(Lane.BACKLOG) if bounds[0] < 2_500] == [(1, 1_000), (2_001, 1_000)]

@@ -10,8 +10,8 @@ from time import monotonic
 import pytest
 
 from appliance.buffer import admission as admission_module
-from appliance.buffer import buffer as buffer_module
 from appliance.buffer import keeper as keeper_module
+from appliance.buffer import tail as tail_module
 from appliance.buffer.buffer import Buffer
 from appliance.buffer.renewal import renew
 from appliance.buffer.retention import Bounds, Branch, Policy
@@ -28,7 +28,7 @@ LOST = frozenset(
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(buffer_module, "TAIL_ENTRIES_MAX", 100)
+    monkeypatch.setattr(tail_module, "TAIL_ENTRIES_MAX", 100)
     for module, name, value in (
         (keeper_module, "LOOK_S", 0.03),
         (keeper_module, "LOOK_BUSY_S", 0.01),

@@ -10,11 +10,10 @@ from time import monotonic
 
 import pytest
 
-from appliance.buffer import buffer as buffer_module
 from appliance.buffer import keeper as keeper_module
+from appliance.buffer import tail as tail_module
 from appliance.buffer.buffer import Buffer
-from appliance.buffer.damage import DAMAGED, RENEWALS_MAX, LogDamaged, again_when_damaged
-from appliance.buffer.renewal import suspicion
+from appliance.buffer.damage import DAMAGED, RENEWALS_MAX, LogDamaged, again_when_damaged, suspicion
 from appliance.contract.gap import GAP_ORIGIN, Gap, GapReason
 from appliance.contract.prediction import ALARM_ORIGIN, Alarm
 from appliance.contract.reading import Reading, Stream
@@ -25,7 +24,7 @@ PAGE = 4_096
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(buffer_module, "TAIL_ENTRIES_MAX", 100)
+    monkeypatch.setattr(tail_module, "TAIL_ENTRIES_MAX", 100)
     monkeypatch.setattr(keeper_module, "LOOK_S", 0.05)
     monkeypatch.setattr(keeper_module, "SEAL_AGE_S", 0.05)
 

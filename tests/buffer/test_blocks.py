@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from appliance.buffer import buffer as buffer_module
 from appliance.buffer import keeper as keeper_module
 from appliance.buffer import schema
+from appliance.buffer import tail as tail_module
 from appliance.buffer.blocks import chained, new_blocks
 from appliance.buffer.buffer import Buffer
 from appliance.buffer.store import Store
@@ -46,7 +46,7 @@ async def sealed_to(buffer: Buffer, seq: int, stream: Stream = Stream.READINGS) 
 
 async def test_five_thousand_loose_entries_become_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of any size are sealed; readers see the same entries, from blocks and chunks alike."""
-    monkeypatch.setattr(buffer_module, "TAIL_ENTRIES_MAX", 10)
+    monkeypatch.setattr(tail_module, "TAIL_ENTRIES_MAX", 10)
     async with Buffer.open(tmp_path / "b.db", "northfield") as buffer:
         at = 0
         for size in (1, 300, 999, 1_700, 7, 2_500, 4_000, 2):

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from appliance.buffer import buffer as buffer_module
+from appliance.buffer import tail as tail_module
+from appliance.buffer import writer as writer_module
 from appliance.buffer.buffer import Buffer
 from appliance.buffer.store import Store, StoreError
 from appliance.contract.reading import Reading, Stream
@@ -99,7 +100,7 @@ async def test_followers_read_from_memory_and_from_the_file_alike(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A follower far behind the bounded tail gets the very same entries from the file."""
-    monkeypatch.setattr(buffer_module, "TAIL_ENTRIES_MAX", 100)
+    monkeypatch.setattr(tail_module, "TAIL_ENTRIES_MAX", 100)
     async with Buffer.open(tmp_path / "b.db", "northfield") as buffer:
         for start in range(0, 3_000, 300):
             await buffer.append([reading(i) for i in range(start, start + 300)])
@@ -129,7 +130,7 @@ async def test_a_full_disk_makes_producers_wait_and_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """SQLite says the disk is full: nobody is answered; when there is room again the append goes through."""
-    monkeypatch.setattr(buffer_module, "RETRY_S", 0.01)
+    monkeypatch.setattr(writer_module, "RETRY_S", 0.01)
     path = tmp_path / "b.db"
     async with Buffer.open(path, "northfield") as buffer, asyncio.TaskGroup() as group:
         await buffer.append([reading(0)])

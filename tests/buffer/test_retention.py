@@ -7,9 +7,10 @@ from time import monotonic
 
 import pytest
 
-from appliance.buffer import buffer as buffer_module
+from appliance.buffer import followers as followers_module
 from appliance.buffer import keeper as keeper_module
 from appliance.buffer import retention
+from appliance.buffer import tail as tail_module
 from appliance.buffer.blocks import Block
 from appliance.buffer.buffer import Buffer
 from appliance.buffer.retention import Bounds, Growth, Policy, Seen, every_second, oldest, stretches
@@ -27,7 +28,7 @@ SIZE_MAX = WAL_BYTES + 4_000_000
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small tails, and a Keeper that looks often."""
-    monkeypatch.setattr(buffer_module, "TAIL_ENTRIES_MAX", 100)
+    monkeypatch.setattr(tail_module, "TAIL_ENTRIES_MAX", 100)
     monkeypatch.setattr(keeper_module, "LOOK_S", 0.05)
     monkeypatch.setattr(keeper_module, "LOOK_BUSY_S", 0.02)
     monkeypatch.setattr(keeper_module, "SEAL_AGE_S", 0.05)
@@ -92,7 +93,7 @@ async def idle(buffer: Buffer) -> None:
         while True:
             room, dropped = await buffer._store.room(), buffer.keeper.dropped_entries
             is_sealed = buffer.keeper.sealed_to[Stream.READINGS] == buffer.last()
-            if is_sealed and not buffer._bounds.excess(room)[0]:
+            if is_sealed and not buffer.keeper._bounds.excess(room)[0]:
                 await asyncio.sleep(0.1)
                 if dropped == buffer.keeper.dropped_entries:
                     return
@@ -182,17 +183,17 @@ async def test_a_follower_that_is_no_more_does_not_block_producers_for_ever(
             assert monotonic() < deadline
             await asyncio.sleep(0.02)
         full_at = buffer.last()
-        assert buffer.keeper.forsaken[Stream.READINGS] == {}
-        monkeypatch.setattr(keeper_module, "FORSAKEN_S", 0.0)
+        assert buffer.keeper.followers.forsaken[Stream.READINGS] == {}
+        monkeypatch.setattr(followers_module, "FORSAKEN_S", 0.0)
         await asyncio.wait_for(buffer.grown(Stream.READINGS, full_at + 5_000), 60)
-        assert buffer.keeper.forsaken[Stream.READINGS].keys() == {"renamed-since"}
+        assert buffer.keeper.followers.forsaken[Stream.READINGS].keys() == {"renamed-since"}
         assert caplog.text.count("nobody has followed renamed-since of readings") == 1
         await buffer.cursor("renamed-since")
         while not await stays_full(buffer):
             assert monotonic() < deadline
             await asyncio.sleep(0.02)
         producer.cancel()
-        assert buffer.keeper.forsaken[Stream.READINGS] == {}
+        assert buffer.keeper.followers.forsaken[Stream.READINGS] == {}
         await assert_gaps_explain(buffer)
 
 

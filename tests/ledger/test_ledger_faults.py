@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from ledgers import NOON_US, PUMPS, Clock, Plant, ToldSender, plant, reading
 
-from appliance.buffer import buffer as buffer_module
 from appliance.buffer import keeper as keeper_module
+from appliance.buffer import tail as tail_module
 from appliance.buffer.buffer import Buffer
 from appliance.buffer.damage import FileDamaged
 from appliance.buffer.retention import Bounds
@@ -215,7 +215,7 @@ async def test_a_file_of_another_version_is_kept_and_made_again(tmp_path: Path) 
 
 @pytest.fixture
 def quick_keeper(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(buffer_module, "TAIL_ENTRIES_MAX", 100)
+    monkeypatch.setattr(tail_module, "TAIL_ENTRIES_MAX", 100)
     monkeypatch.setattr(keeper_module, "LOOK_S", 0.05)
     monkeypatch.setattr(keeper_module, "LOOK_BUSY_S", 0.02)
     monkeypatch.setattr(keeper_module, "SEAL_AGE_S", 0.05)
