@@ -1,10 +1,12 @@
 """The configuration: a wrong file says where, what and what instead."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from appliance.config import ConfigError, address, load, parse, schema
+from appliance.config.lines import line_of
 
 PLANT = '[plant]\nname = "northfield"\ndata = "/var/lib/plantward"\n'
 DESIGN = (
@@ -123,3 +125,67 @@ def test_branches_of_the_buffer_are_checked() -> None:
     for faulty in ('topic = "acme/north/"\npolicy = "thin"', 'topic = "acme"\npolicy = "drop-oldest"'):
         with pytest.raises(ConfigError, match=r"plant.toml:[56]: buffer\.branch"):
             parse(f"{plant}{faulty}\n")
+
+
+DOCUMENT = """
+# A plant.
+[plant]
+name = "north"   # [buffer]
+note = \'\'\'
+[uplink]
+kind = "x"
+\'\'\'
+
+[buffer]
+size_max = "1GB"
+
+[[buffer.branch]]
+topic = "a"
+[[ buffer . branch ]]
+"topic" = "b"
+policy.kind = 1
+tags = [
+  { node = "1" },
+]
+
+[[source]]
+name = "one"
+[[source.tag]]
+node = "x"
+
+[[source]]
+name = "two"
+[[source.tag]]
+node = "y"
+[[source.tag]]
+node = "z"
+[source.limits]
+high = 2
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        (("plant", "name"), 4),
+        (("plant", "nope"), 3),
+        (("uplink", "kind"), None),
+        (("buffer", "size_max"), 11),
+        (("buffer", "branch", 0, "topic"), 14),
+        (("buffer", "branch", 1, "topic"), 16),
+        (("buffer", "branch", 1, "policy", "kind"), 17),
+        (("buffer", "branch", 1, "tags", 0, "node"), 18),
+        (("buffer", "branch", 1, "age"), 15),
+        (("source", 0, "name"), 23),
+        (("source", 0, "tag", 0, "node"), 25),
+        (("source", 1, "name"), 28),
+        (("source", 1, "tag", 0, "node"), 30),
+        (("source", 1, "tag", 1, "node"), 32),
+        (("source", 1, "limits", "high"), 34),
+        (("source", 7, "name"), None),
+    ],
+)
+def test_the_line_of_a_key_is_told_however_it_is_nested(path: tuple[str | int, ...], line: int | None) -> None:
+    """Elements of arrays, arrays in them, quoted and dotted keys, comments, and texts that look like keys."""
+    tomllib.loads(DOCUMENT)
+    assert line_of(DOCUMENT, path) == line

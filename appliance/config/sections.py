@@ -1,62 +1,25 @@
-"""The appliance's configuration: one TOML file, one frozen section for each part."""
+"""The sections of plant.toml: a frozen value for each part, with what is wrong in itself."""
 
-import difflib
 import ipaddress
-import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
-    BeforeValidator,
     ByteSize,
     ConfigDict,
     Field,
-    TypeAdapter,
-    ValidationError,
     field_validator,
     model_validator,
 )
 from pydantic.dataclasses import dataclass
 
+from appliance.config.values import Age, Name, address
 from appliance.contract.topic import LEVELS, Topic, TopicError
 
 _STRICT = ConfigDict(extra="forbid")
-Name = Annotated[str, Field(pattern=r"^[\w.\-]{1,64}$")]
 SIZE_MIN = 64_000_000
-_AGE_UNITS_S = {"min": 60, "h": 3_600, "d": 86_400}
-
-
-def _age_s(text: object) -> object:
-    """Seconds of an age such as `14 d`."""
-    if isinstance(text, str) and (age := re.fullmatch(r"\s*(\d+)\s*(min|h|d)\s*", text)):
-        return int(age[1]) * _AGE_UNITS_S[age[2]]
-    if type(text) is int:
-        return text
-    raise ValueError(f"{text!r} is not an age; write for example '14 d', '12 h' or '30 min'")
-
-
-Age = Annotated[int, BeforeValidator(_age_s, json_schema_input_type=str), Field(gt=0)]
-"""Seconds, written as `14 d`, `12 h` or `30 min`."""
-
-
-def address(bind: str) -> tuple[str, int]:
-    """Split `HOST:PORT`; raises ValueError with a hint."""
-    host, colon, port = bind.rpartition(":")
-    host = {"localhost": "127.0.0.1"}.get(host, host.strip("[]"))
-    if not colon or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ValueError(f"{bind!r} is not HOST:PORT; write for example 127.0.0.1:8080")
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        raise ValueError(f"{host!r} is not an IP address; write for example 127.0.0.1:{port}") from None
-    return host, int(port)
-
-
-class ConfigError(Exception):
-    """A configuration that cannot be used: one line for each fault, with the line of the file and a hint."""
 
 
 @dataclass(frozen=True, slots=True, config=_STRICT)
@@ -286,83 +249,3 @@ class Config:
     equipment: tuple[EquipmentConfig, ...] = ()
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     log: LogConfig = field(default_factory=LogConfig)
-
-
-_CONFIG = TypeAdapter(Config)
-
-
-def load(path: Path) -> Config:
-    """Read plant.toml; raises `ConfigError` that names each fault with its line and a hint."""
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); give --config the path of plant.toml") from error
-    return parse(text, str(path))
-
-
-def parse(text: str, name: str = "plant.toml") -> Config:
-    """Read the text of a plant.toml; raises `ConfigError`."""
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{name}: is not TOML: {error}") from error
-    try:
-        return _CONFIG.validate_python(document)
-    except ValidationError as error:
-        faults = [_fault(name, text, fault) for fault in error.errors()]
-        raise ConfigError("\n".join(faults)) from error
-
-
-def schema() -> dict[str, Any]:
-    """All keys as JSON Schema."""
-    return _CONFIG.json_schema()
-
-
-def _fault(name: str, text: str, fault: Any) -> str:
-    path = [part for part in fault["loc"] if isinstance(part, str | int)]
-    keys = [str(part) for part in path if isinstance(part, str)]
-    line = _line_of(text, path)
-    where = f"{name}:{line}" if line else name
-    if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        nearest = difflib.get_close_matches(keys[-1], _words(keys[:-1]), n=1, cutoff=0.5)
-        known = ", ".join(_words(keys[:-1]))
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known here: {known}"
-        return f"{where}: unknown key {keys[-1]!r}; {hint}"
-    if fault["type"] in ("missing", "missing_argument"):
-        return f"{where}: {'.'.join(keys)} is missing"
-    message = fault["msg"].removeprefix("Value error, ")
-    return f"{where}: {'.'.join(keys)}: {message}"
-
-
-def _words(section: list[str]) -> list[str]:
-    """The keys known in a section."""
-    definitions = (document := schema()).get("$defs", {})
-    for key in section:
-        entry = document.get("properties", {}).get(key, {})
-        reference = entry.get("$ref") or entry.get("items", {}).get("$ref") or ""
-        document = definitions.get(reference.rpartition("/")[2], {})
-    return sorted(document.get("properties", {}))
-
-
-def _line_of(text: str, path: list[str | int]) -> int | None:
-    """The line on which a key stands, or its section begins; None when neither does."""
-    found, section, counts = None, "", dict[str, int]()
-    keys = [part for part in path if isinstance(part, str)]
-    wanted = {".".join(keys): 0, ".".join(keys[:-1]): 0}
-    indices = [part for part in path if isinstance(part, int)]
-    for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*\[\[?\s*([\w.\-]+)\s*\]", line):
-            section = header[1]
-            counts[section] = counts.get(section, -1) + 1
-            if section in wanted and _is_nth(section, counts, indices):
-                found = number
-        elif (key := re.match(r"\s*([\w\-]+)\s*=", line)) and f"{section}.{key[1]}".lstrip(".") == ".".join(keys):
-            if _is_nth(section, counts, indices):
-                return number
-    return found
-
-
-def _is_nth(section: str, counts: Mapping[str, int], indices: list[int]) -> bool:
-    """Whether the section's latest header is the one that the first index of the path means."""
-    table = section.split(".")[0]
-    return not indices or counts.get(table, 0) == indices[0]
