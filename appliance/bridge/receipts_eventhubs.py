@@ -15,6 +15,7 @@ from datetime import timedelta
 from time import monotonic
 from typing import Any, Final, Self
 
+from azure.core.exceptions import ClientAuthenticationError
 from azure.eventhub import EventData
 from azure.eventhub.aio import EventHubConsumerClient
 from azure.eventhub.exceptions import AuthenticationError
@@ -210,7 +211,9 @@ def _explained(error: BaseException, hub: str, patience: Patience) -> tuple[str,
     text, again = said(error), f"trying again, at most every {patience.pause_s_max:g} s"
     if isinstance(error, TimeoutError):
         text = f"no answer within {patience.call_s:g} s"
-    if isinstance(error, AuthenticationError):
+    if isinstance(error, (ValueError, FileNotFoundError, PermissionError)):  # Such as a certificate that is not there.
+        return text, f"`plantward check` says what the identity needs; {again}"
+    if isinstance(error, (AuthenticationError, ClientAuthenticationError)):
         return text, f"give the identity the role Azure Event Hubs Data Receiver on the hub {hub}; {again}"
     if any(word in text for word in ("not-found", "NotFound")):
         return text, f"there is no hub {hub}: create it, or set [uplink] receipts to empty for none; {again}"

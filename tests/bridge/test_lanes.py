@@ -165,13 +165,13 @@ async def test_what_the_log_has_let_go_is_passed_over(
     """The log dropped its oldest 12,000 at its bound: what is left leaves, and nothing waits for the rest."""
     async with Buffer.open(tmp_path / "buffer.db", "northfield") as buffer:
         await buffer.append(readings(0, 20_000, 1))
-        whole_log, whole_run = buffer.read, buffer.sealed_run
+        whole_log, all_blocks = buffer.read, buffer.sealed_run
 
         async def read(stream: Stream, after: int, limit: int) -> Batch:
             return await whole_log(stream, max(after, 12_000), limit)
 
-        async def sealed_run(stream: Stream, after: int, blocks_max: int) -> list[Sealed]:
-            return [block for block in await whole_run(stream, after, blocks_max) if block.first > 12_000]
+        async def sealed_run(stream: Stream, after: int, limit: int) -> list[Sealed]:
+            return await all_blocks(stream, max(after, 12_000), limit)
 
         monkeypatch.setattr(buffer, "read", read)
         monkeypatch.setattr(buffer, "sealed_run", sealed_run)

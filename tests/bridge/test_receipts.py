@@ -270,6 +270,23 @@ async def test_an_identity_without_the_role_is_told_which_one(hub: HubWay, until
         await until(lambda: taken == [receipt(1_000, 5)] and not reader.status().last_error)
 
 
+async def test_an_identity_that_lacks_something_here_is_told_where_to_look(
+    until: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its certificate is gone: the reader lives on, and says it once."""
+
+    def connect() -> Any:
+        tries.append(1)
+        raise FileNotFoundError(2, "No such file", "/etc/plantward/plant.pem")
+
+    tries: list[int] = []
+    reader = EventHubsReceipts("receipts", connect, lambda _: None, QUICK)
+    async with running(reader):
+        await until(lambda: len(tries) > 2)
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert "plant.pem" in told and "`plantward check` says what the identity needs" in told
+
+
 async def test_a_mute_hub_ends_a_try_by_its_deadline_and_costs_the_uplink_nothing(
     hub: HubWay, until: Callable[..., Any]
 ) -> None:
