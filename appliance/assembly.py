@@ -19,6 +19,7 @@ from appliance.bridge.rehearsal_seams import Room
 from appliance.bridge.uplink import Uplink
 from appliance.buffer.buffer import Buffer
 from appliance.buffer.retention import Bounds, Branch, Policy
+from appliance.buffer.underway import FOLDER, UnderWay
 from appliance.config import BufferConfig, Config, UplinkConfig, address
 from appliance.contract.gap import Gap
 from appliance.contract.reading import Stream
@@ -34,7 +35,8 @@ def bridge_of(config: Config, buffer: Buffer, uplink: Uplink | None) -> Bridge |
     if uplink is None:
         return None
     refused = FolderUplink(config.plant.data / "refused")
-    return Bridge(buffer, uplink, refused, pace_of(config.uplink), root=config.namespace.root)
+    under_way = UnderWay(config.plant.data / FOLDER)
+    return Bridge(buffer, uplink, refused, pace_of(config.uplink), root=config.namespace.root, under_way=under_way)
 
 
 def receipts_of(config: Config, take: Take) -> ReceiptReader | None:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+from appliance.bridge.carried import Carried
 from appliance.bridge.changes import Changes
 from appliance.bridge.departures import Departures
 from appliance.bridge.follower import Follower, Outgoing
@@ -24,6 +25,7 @@ from appliance.bridge.status import BridgeStatus, LaneStatus, StreamStatus
 from appliance.bridge.uplink import Uplink, UplinkError
 from appliance.bridge.valve import HeldError, Valve
 from appliance.buffer.buffer import Buffer
+from appliance.buffer.underway import UnderWay
 from appliance.contract.envelope import Lane
 from appliance.contract.reading import Stream
 from appliance.contract.sent import Sent
@@ -36,7 +38,7 @@ CURSORS: Final = {Stream.EVENTS: "bridge-events", Stream.READINGS: "bridge"}
 class Bridge:
     """Sends the log to `uplink`; what it will never take is kept in `refused`, so that it does not block the rest.
 
-    Of that a gap is said, below `root` of the namespace.
+    Of that a gap is said, below `root` of the namespace. `under_way` is what had left when an older log turned bad.
     """
 
     def __init__(
@@ -48,9 +50,11 @@ class Bridge:
         clock: Clock | None = None,
         rng: random.Random | None = None,
         root: str = "acme",
+        under_way: UnderWay | None = None,
     ) -> None:
         self._buffer, self._uplink, self._refused, self._root = buffer, Valve(uplink), refused, root
         self._pace, self._clock = pace or Pace(), clock or Clock()
+        self._under_way = under_way
         self._followers: dict[Stream, Follower] = {}
         self._resends = {stream: Resends() for stream in Stream}
         self._link = Link(uplink.name, self._clock.now_us, self._clock.now_s)
@@ -77,6 +81,9 @@ class Bridge:
             async with asyncio.TaskGroup() as tasks:
                 for stream, follower in self._followers.items():
                     tasks.create_task(follower.run(), name=f"bridge cursor {stream}")
+                if self._under_way:
+                    carried = Carried(self._under_way, self._uplink, self._refused, self._clock, self._pace.pause_s_max)
+                    tasks.create_task(carried.run(), name="bridge carried")
                 while True:
                     await self._step(tasks)
         finally:

@@ -10,11 +10,13 @@ from pathlib import Path
 from appliance.buffer.damage import damage_alarm, renewed, suspicion
 from appliance.buffer.head import mend_head
 from appliance.buffer.renumbering import Renumbering, Stood
-from appliance.buffer.salvage import Report, cursors, pieces
+from appliance.buffer.salvage import Piece, Report, cursors, pieces
 from appliance.buffer.schema import StoreError
 from appliance.buffer.store import Store
+from appliance.buffer.underway import FOLDER, UnderWay
+from appliance.contract.envelope import Lane, envelopes
 from appliance.contract.gap import Gap, GapReason, gap_topic
-from appliance.contract.ranges import minus, normal
+from appliance.contract.ranges import Range, minus, normal
 from appliance.contract.reading import Stream
 from appliance.supervisor import now_us
 
@@ -98,6 +100,8 @@ async def _salvage(old: Path, new: Path, plant: str, root: str, aside: str) -> R
     What a follower had taken it will not get again; gaps explain each number of the old epoch that was not sent.
     """
     report, moved, nexts = Report(), Renumbering(), dict.fromkeys(Stream, 1)
+    followers, under_way = cursors(old), UnderWay(old.parent / FOLDER)
+    kept: dict[str, list[Range]] = {name: [] for name, *_ in followers}
     async with Store.open(new, plant) as store:
         for piece in pieces(old, report):
             if report.plant not in ("", plant):
@@ -105,7 +109,9 @@ async def _salvage(old: Path, new: Path, plant: str, root: str, aside: str) -> R
             await store.write([(piece.stream, nexts[piece.stream], piece.entries)])
             moved.add(piece.stream, piece.first, len(piece.entries), nexts[piece.stream])
             nexts[piece.stream] += len(piece.entries)
-        stood = [Stood(*row, epoch=report.epoch) for row in cursors(old)]
+            for each in (Stood(*row, epoch=report.epoch) for row in followers):
+                kept[each.name] += _kept(piece, each, plant, under_way)
+        stood = [Stood(*row, epoch=report.epoch, kept=normal(kept[row[0]])) for row in followers]
         for each in stood:  # The head of the file may be what is damaged.
             report.last[each.stream] = max(report.last[each.stream], each.seq)
         topic, at_us = gap_topic(root, plant), now_us()
@@ -116,6 +122,18 @@ async def _salvage(old: Path, new: Path, plant: str, root: str, aside: str) -> R
             [each.carried(moved, store.epoch) for each in stood],
         )
     return report
+
+
+def _kept(piece: Piece, sender: Stood, plant: str, under_way: UnderWay) -> Iterator[Range]:
+    """Keep what of this piece had left without an answer, in envelopes of the old epoch; gives what is kept."""
+    if piece.stream is not sender.stream:
+        return
+    for first, last, lane in sender.under_way:
+        begin, end = max(first, piece.first), min(last, piece.first + len(piece.entries) - 1)
+        entries = piece.entries[begin - piece.first : end - piece.first + 1] if begin <= end else ()
+        for sealed in envelopes(plant, sender.epoch, piece.stream, begin, entries):
+            if under_way.keep(sealed, Lane(lane)):
+                yield sealed.first, sealed.first + sealed.count - 1
 
 
 def _gaps(report: Report, epoch: int, moved: Renumbering, stood: Sequence[Stood]) -> Iterator[Gap]:

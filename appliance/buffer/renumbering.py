@@ -45,10 +45,20 @@ class Stood:
     seq: int
     state: str
     epoch: int
+    kept: Ranges = ()
+    """What had left and goes on under its old numbers."""
 
     @property
     def is_sender(self) -> bool:
         return self.name.startswith(SENDER)
+
+    @property
+    def under_way(self) -> list[tuple[int, int, str]]:
+        """What had left, or was about to, without an answer: first, last, lane; none when that cannot be read."""
+        try:
+            return [(int(first), int(last), str(lane)) for first, last, lane in self._document().get("planned", ())]
+        except (TypeError, ValueError):
+            return []
 
     @property
     def taken(self) -> Ranges:
@@ -60,12 +70,12 @@ class Stood:
             ahead = [(int(first), int(last)) for first, last in self._document().get("ahead", ())]
         except (TypeError, ValueError):
             ahead = []
-        return normal([(1, self.seq), *ahead])
+        return normal([(1, self.seq), *ahead, *self.kept])
 
     def carried(self, moved: Renumbering, epoch: int) -> tuple[str, Stream, int, str]:
         """The cursor's row in the new file: at the same entry, and what is ahead of it under its new numbers.
 
-        What was under way is not known to have arrived, so it is sent anew.
+        What was under way counts as taken as far as it is kept to be sent under its old numbers; the rest is sent anew.
         """
         spans = moved.new(self.stream, self.taken)
         floor = spans[0][1] if spans and spans[0][0] == 1 else 0

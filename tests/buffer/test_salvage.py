@@ -13,8 +13,9 @@ from appliance.bridge.progress import Plan, Progress
 from appliance.buffer.buffer import Buffer
 from appliance.buffer.renewal import renew
 from appliance.buffer.salvage import Report, pieces
+from appliance.buffer.underway import FOLDER, UnderWay
 from appliance.cli import app
-from appliance.contract.envelope import Lane
+from appliance.contract.envelope import Lane, open_sealed
 from appliance.contract.gap import GAP_ORIGIN, Gap, GapReason
 from appliance.contract.reading import Reading, Stream
 
@@ -116,12 +117,20 @@ async def test_each_number_of_the_old_epoch_is_explained(tmp_path: Path, seed: i
         db.execute("DELETE FROM chunk_readings WHERE first = 20001" if seed % 2 else "SELECT 1")
     await renew(path, "northfield", "acme")
     sent = set(range(1, cuts[0] + 1)).union(*(range(first, last + 1) for first, last in progress.ahead))
+    under_way = UnderWay(tmp_path / FOLDER)
+    kept = [under_way.read(path) for path in under_way.kept()]
+    assert {(sealed.epoch, lane) for sealed, lane in kept} <= {(epoch, Lane.LIVE)}
+    again = {number for sealed, _ in kept for number in range(sealed.first, sealed.first + sealed.count)}
+    assert again <= set(range(cuts[7], cuts[7] + 10))
+    assert again == {entry.source_us for sealed, _ in kept for entry in open_sealed(sealed).entries}
+    sent |= again
     async with Buffer.open(path, "northfield") as buffer:
         explained: dict[tuple[int, GapReason], set[int]] = {}
         for gap in await gaps(buffer):
             if gap.stream is Stream.READINGS:
                 explained.setdefault((gap.epoch, gap.reason), set()).update(range(gap.first, gap.last + 1))
         damaged, renumbered = explained[epoch, GapReason.DAMAGED], explained[epoch, GapReason.RENUMBERED]
+        assert set(range(cuts[7], cuts[7] + 10)) - damaged <= sent
         assert sent | damaged | renumbered == set(range(1, count + 1))
         assert not renumbered & (sent | damaged)
         old_of = dict(enumerate(await values(buffer), 1))  # The source time of an entry is its first number.
