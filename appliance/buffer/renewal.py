@@ -11,7 +11,7 @@ from appliance.buffer.damage import damage_alarm, renewed, suspicion
 from appliance.buffer.head import mend_head
 from appliance.buffer.renumbering import Renumbering, Stood
 from appliance.buffer.salvage import Piece, Report, cursors, pieces
-from appliance.buffer.schema import StoreError
+from appliance.buffer.schema import SCHEMA_VERSION, TABLES, StoreError
 from appliance.buffer.store import Store
 from appliance.buffer.underway import FOLDER, UnderWay
 from appliance.contract.envelope import Lane, envelopes
@@ -39,6 +39,8 @@ def is_damaged(path: Path) -> str:
             if not 0 <= version <= VERSION_MAX:
                 return f"the file says it is of version {version}"
             tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()]
+            if version > SCHEMA_VERSION and TABLES == set(tables):
+                return f"the file says it is of version {version}, and has the tables of {SCHEMA_VERSION}"
             if tables and not version:
                 return "the file says it is of no version"
             for table in tables:  # The ends of each table, which the appliance needs to start at all.

@@ -26,6 +26,10 @@ _BLOCKS = "".join(
     "previous BLOB NOT NULL, digest BLOB NOT NULL, body BLOB NOT NULL);\n"
     for stream in Stream
 )
+TABLES = frozenset(
+    {"store", "stream", "cursor", "latest", *(f"{kind}_{s.value}" for s in Stream for kind in ("block", "chunk"))}
+)
+"""A version has tables of its own, so that a number that was damaged is told from a newer file."""
 
 
 class StoreError(Exception):

@@ -13,6 +13,7 @@ from appliance.bridge.progress import Plan, Progress
 from appliance.buffer.buffer import Buffer
 from appliance.buffer.renewal import renew
 from appliance.buffer.salvage import Report, pieces
+from appliance.buffer.schema import StoreError
 from appliance.buffer.underway import FOLDER, UnderWay
 from appliance.cli import app
 from appliance.contract.envelope import Lane, open_sealed
@@ -141,6 +142,23 @@ async def test_each_number_of_the_old_epoch_is_explained(tmp_path: Path, seed: i
         assert explained.get((buffer.epoch, GapReason.CARRIED), set()) == done
         assert {old for new, old in old_of.items() if new not in done} == renumbered
         assert {old_of[new] for new in done} == sent - damaged
+
+
+@pytest.mark.parametrize("version", [3, 66, 258])
+async def test_a_flipped_version_is_damage_and_a_newer_file_is_left_alone(tmp_path: Path, version: int) -> None:
+    """The tables tell the two apart: what has ours is salvaged, what has others is refused and stays as it is."""
+    path = tmp_path / "buffer.db"
+    epoch = await filled(path, 300)
+    with sqlite3.connect(path) as db:
+        db.execute(f"PRAGMA user_version = {version}")
+    async with Buffer.open(path, "northfield") as buffer:
+        assert buffer.epoch > epoch
+        assert await values(buffer) == list(range(1, 301))
+    with sqlite3.connect(path) as db:
+        db.executescript(f"CREATE TABLE newer(x); PRAGMA user_version = {version}")
+    with pytest.raises(StoreError, match="install the newer"):
+        async with Buffer.open(path, "northfield"):
+            pass
 
 
 async def test_what_is_no_database_at_all_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
