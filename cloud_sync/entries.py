@@ -71,8 +71,8 @@ def event_rows(runs: Sequence[Run]) -> dict[str, pa.Table]:
     for run in chain.from_iterable(map(_one_by_one, runs)):
         try:
             table, opener = _OPENERS[run.entries[0].origin]
-            opened[table.name] += [(run, columns) for columns in opener(run.entries[0])]
-        except (ValueError, TypeError, KeyError, AttributeError):
+            opened[table.name] += [(run, _fitting(table, columns)) for columns in opener(run.entries[0])]
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
             others.append(run)  # Of another kind, or written by a newer or a broken appliance; kept as it is.
     return {
         **{name: _opened(tables.BY_NAME[name], rows) for name, rows in opened.items()},
@@ -136,6 +136,14 @@ def signed(word: int) -> int:
 
 def _within(at_us: int) -> int:
     return min(max(at_us, YEAR_1970_US), YEAR_2200_US)
+
+
+def _fitting(table: tables.Table, columns: dict[str, Any]) -> dict[str, Any]:
+    """The columns of one event; raises ValueError, TypeError or OverflowError for a value its column cannot hold."""
+    for name in columns.keys() - {"of"}:
+        kind = table.schema.field(name).type
+        pa.scalar(columns[name], pa.int64() if kind == tables.TIME else kind)
+    return columns
 
 
 def _opened(table: tables.Table, rows: Sequence[tuple[Run, dict[str, Any]]]) -> pa.Table:

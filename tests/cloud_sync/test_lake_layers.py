@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from lakes import DAY_US, START_US, Hub, readings, sealed, send_with_repeats
 
 from appliance.contract.columns import to_columns
 from appliance.contract.envelope import Envelope, Lane, Sealed, seal
+from appliance.contract.gap import GAP_ORIGIN, GapReason
+from appliance.contract.gap import Gap as LogGap
 from appliance.contract.prediction import Alarm, AlarmState, Prediction, Sign
 from appliance.contract.reading import Reading, Stream
 from cloud_sync.bronze import Bronze, Conflict, Gap
@@ -70,6 +73,24 @@ async def test_a_reading_arrives_with_everything_it_had(lake: Lake, hub: Hub) ->
     for table in TABLES:
         protocol = lake.table(table.name).protocol()
         assert (protocol.min_reader_version, protocol.min_writer_version) == (1, 2), table.name
+
+
+async def test_an_event_with_a_number_that_no_column_holds_hurts_itself_alone(lake: Lake, hub: Hub) -> None:
+    """A gap beyond 64 bits or with a text for a number, a prediction that is none: kept as events, the rest is opened."""
+    gap = LogGap(3, Stream.READINGS, 1, 5, 5, 0, GapReason.SIZE, (), 0, 0, 0)
+    bodies = [
+        asdict(gap),
+        {**asdict(gap), "last": 2**63},
+        {**asdict(gap), "count": "many"},
+        {**asdict(gap), "first": 7},
+    ]
+    said = [Reading(f"{PUMP}/_gap", json.dumps(body), 192, START_US, START_US, START_US, GAP_ORIGIN) for body in bodies]
+    odd = Prediction(PUMP, START_US, "likely", 3_600, 1, 2, 3, "m", "x", ())  # type: ignore[arg-type]
+    hub.send(seal(Envelope("northfield", 3, Stream.EVENTS, 1, (*said, odd.entry(START_US)))))
+    await all_layers(lake, hub)
+    assert [row["seq"] for row in lake.query("SELECT seq FROM silver.gaps ORDER BY seq").to_pylist()] == [1, 4]
+    assert [row["seq"] for row in lake.query("SELECT seq FROM silver.events ORDER BY seq").to_pylist()] == [2, 3, 5]
+    assert one(lake, "SELECT count(*) FROM bronze.dead_letters") == (0,)
 
 
 async def test_each_reading_stands_once(lake: Lake, hub: Hub) -> None:
