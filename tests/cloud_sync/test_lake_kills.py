@@ -9,8 +9,10 @@ from pathlib import Path
 from lakes import START_US, Hub, sealed, send_with_repeats
 
 from appliance.contract.envelope import Envelope, seal
+from appliance.contract.gap import Gap, GapReason
+from appliance.contract.ledger import WINDOW_US, Tally, WindowTally
 from appliance.contract.prediction import Prediction
-from appliance.contract.reading import Stream
+from appliance.contract.reading import Reading, Stream
 from cloud_sync.drain import Drain
 from cloud_sync.gold import Gold
 from cloud_sync.lake import Lake
@@ -33,12 +35,25 @@ while True:
     Gold(lake).refresh()
 """
 LIVES = 8
+LIVES_MAX = 40
+"""On a machine that is slow or busy it takes more of them until the companions have got somewhere."""
+PUMP = "acme/northfield/utilities/boiler-house/feed/pmp-204"
+TOPIC = f"{PUMP}/said"
 
 
 def events(first: int, count: int) -> Envelope:
-    pump = "acme/northfield/utilities/boiler-house/feed/pmp-204"
-    said = [Prediction(pump, START_US + n, 0.1, 86_400, 1, None, 90, "m", "", ()) for n in range(first, first + count)]
-    return Envelope("northfield", 1, Stream.EVENTS, first, tuple(one.entry(START_US) for one in said))
+    """A prediction, a gap, a window of the ledger, and so on."""
+    return Envelope("northfield", 1, Stream.EVENTS, first, tuple(map(event, range(first, first + count))))
+
+
+def event(number: int) -> Reading:
+    if number % 3 == 0:
+        return Prediction(PUMP, START_US + number, 0.1, 86_400, 1, None, 90, "m", "", ()).entry(START_US)
+    if number % 3 == 1:
+        gap = Gap(1, Stream.READINGS, number, number, 1, 0, GapReason.SIZE, (), 0, START_US, START_US)
+        return gap.entry(TOPIC, START_US)
+    window = WindowTally(1, number * WINDOW_US, number, number, {PUMP: Tally(1, number)})
+    return window.entry(TOPIC, START_US)
 
 
 def start(hub: Path, lake: Path, log: Path) -> "subprocess.Popen[bytes]":
@@ -55,7 +70,9 @@ async def test_every_reading_stands_once_whatever_is_killed(tmp_path: Path) -> N
     for name in ("bronze/events", "silver/readings"):
         lake.table(name)
     log = tmp_path / "workers.log"
-    for life in range(LIVES):
+    lives = 0
+    while lives < LIVES or (lives < LIVES_MAX and lake.table("silver/readings").version() <= LIVES):
+        life, lives = lives, lives + 1
         start_at = life * 1_000 + 1
         send_with_repeats(hub, 1_000, (0, 1, 2), seed=life, first=start_at)
         hub.send(seal(events(life * 10 + 1, 15)), life % 3)
@@ -73,21 +90,23 @@ async def test_every_reading_stands_once_whatever_is_killed(tmp_path: Path) -> N
             worker.wait()
             assert worker.stdout is not None
             worker.stdout.close()
-    progressed = lake.table("silver/readings").version()
+    assert lake.table("silver/readings").version() > LIVES, "the lives were too short to prove anything"
     hub.send(sealed(1, 10), 0)
     await Drain(lake, hub).once()
     Silver(lake).run_once()
     Gold(lake).refresh()
-    assert progressed > LIVES, "the lives were too short to prove anything"
     sent = sum(1 for _ in (tmp_path / "hub").rglob("*.json"))
-    predicted = LIVES * 10 + 5
+    said = [(lives * 10 + 5 + 3 - rest) // 3 for rest in (3, 1, 2)]
+    predicted, gaps, windows = said
     checks = {
         "SELECT [count(*), count(DISTINCT (eh_partition, eh_sequence))] AS found FROM bronze.events": sent,
-        "SELECT [count(*), count(DISTINCT (eh_partition, eh_sequence))] AS found FROM bronze.dead_letters": LIVES,
-        "SELECT [count(*), count(DISTINCT seq), max(seq)] AS found FROM silver.readings": LIVES * 1_000,
-        "SELECT [count(*), count(DISTINCT seq), max(seq)] AS found FROM silver.predictions": predicted,
-        "SELECT [sum(n)::BIGINT] AS found FROM gold.sensor_hourly": LIVES * 1_000,
-        "SELECT [sum(n)::BIGINT] AS found FROM gold.sensor_daily": LIVES * 1_000,
+        "SELECT [count(*), count(DISTINCT (eh_partition, eh_sequence))] AS found FROM bronze.dead_letters": lives,
+        "SELECT [count(*), count(DISTINCT seq), max(seq)] AS found FROM silver.readings": lives * 1_000,
+        "SELECT [count(*), count(DISTINCT seq)] AS found FROM silver.predictions": predicted,
+        "SELECT [count(*), count(DISTINCT seq), count(DISTINCT first)] AS found FROM silver.gaps": gaps,
+        "SELECT [count(*), count(DISTINCT seq), sum(entries)::BIGINT] AS found FROM silver.ledger": windows,
+        "SELECT [sum(n)::BIGINT] AS found FROM gold.sensor_hourly": lives * 1_000,
+        "SELECT [sum(n)::BIGINT] AS found FROM gold.sensor_daily": lives * 1_000,
         "SELECT [sum(predictions)::BIGINT] AS found FROM gold.predictions_daily": predicted,
     }
     for sql, expected in checks.items():
