@@ -76,7 +76,7 @@ async def test_a_reading_arrives_with_everything_it_had(lake: Lake, hub: Hub) ->
 
 
 async def test_an_event_with_a_number_that_no_column_holds_hurts_itself_alone(lake: Lake, hub: Hub) -> None:
-    """A gap beyond 64 bits or with a text for a number, a prediction that is none: kept as events; the rest is opened."""
+    """A gap beyond 64 bits or with a text for a number, a prediction that is none: kept as events, the rest opened."""
     gap = LogGap(3, Stream.READINGS, 1, 5, 5, 0, GapReason.SIZE, (), 0, 0, 0)
     bodies = [
         asdict(gap),
