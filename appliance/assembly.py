@@ -14,8 +14,6 @@ from appliance.bridge.identity import Identity, chosen, credential
 from appliance.bridge.pacing import Pace
 from appliance.bridge.receipts import FolderReceipts, ReceiptReader, Take
 from appliance.bridge.receipts_eventhubs import EventHubsReceipts
-from appliance.bridge.rehearsal import Rehearsal
-from appliance.bridge.rehearsal_seams import Room
 from appliance.bridge.uplink import Uplink
 from appliance.buffer.buffer import Buffer
 from appliance.buffer.retention import Bounds, Branch, Policy
@@ -25,6 +23,8 @@ from appliance.contract.gap import Gap
 from appliance.contract.reading import Stream
 from appliance.folder import FolderError
 from appliance.ledger.ledger import Ledger
+from appliance.rehearsal.rehearsal import Rehearsal
+from appliance.rehearsal.seams import Room
 from appliance.supervisor import now_us
 
 log = logging.getLogger(__name__)

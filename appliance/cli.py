@@ -13,11 +13,11 @@ from typing import Annotated, Any
 import typer
 
 from appliance import __version__, cli_buffer, cli_ledger, cli_rehearsal
-from appliance.bridge.report_file import ReportError
-from appliance.bridge.signing import SigningError
 from appliance.config import Config, ConfigError, address, load, schema
 from appliance.folder import FolderError, owned
 from appliance.logs import start_logging
+from appliance.rehearsal.report_file import ReportError
+from appliance.rehearsal.signing import SigningError
 
 app = typer.Typer(
     name="plantward",

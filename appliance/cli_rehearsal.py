@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from appliance.bridge.report_file import REPORT_BYTES_MAX, ReportError, Verified, verified
-from appliance.bridge.signing import public_key_of
+from appliance.rehearsal.report_file import REPORT_BYTES_MAX, ReportError, Verified, verified
+from appliance.rehearsal.signing import public_key_of
 
 TIMEOUT_S: Final = 15.0
 TURN_S: Final = 1.0

@@ -11,9 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from appliance import cli_rehearsal
-from appliance.bridge.rehearsal_report import Course, Verdict, facts_of
-from appliance.bridge.report_file import Shelf
 from appliance.cli import app
+from appliance.rehearsal.report import Course, Verdict, facts_of
+from appliance.rehearsal.report_file import Shelf
 
 STATUS = {
     "readings": 1_200, "waiting": 1_200, "peak_waiting": 1_300, "left_s": 60, "full_s": 9_000.0, "drain_s": None,

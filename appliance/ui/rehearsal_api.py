@@ -9,10 +9,10 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.encoders import jsonable_encoder
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from appliance.bridge.rehearsal import MINUTES_MAX, MINUTES_MIN
-from appliance.bridge.rehearsal_seams import Refused, RehearsalStatus
-from appliance.bridge.report_file import Shelf, style_hash
-from appliance.bridge.signing import SigningError
+from appliance.rehearsal.rehearsal import MINUTES_MAX, MINUTES_MIN
+from appliance.rehearsal.report_file import Shelf, style_hash
+from appliance.rehearsal.seams import Refused, RehearsalStatus
+from appliance.rehearsal.signing import SigningError
 from appliance.ui.headers import CONTENT_SECURITY_POLICY
 from appliance.ui.pages import Pages
 

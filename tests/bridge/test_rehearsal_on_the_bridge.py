@@ -8,13 +8,13 @@ from time import monotonic
 from appliance.bridge.bridge import Bridge
 from appliance.bridge.folder import FolderUplink
 from appliance.bridge.pacing import Clock, Pace
-from appliance.bridge.rehearsal import Rehearsal
-from appliance.bridge.rehearsal_seams import Phase, Room
 from appliance.buffer.buffer import Buffer
 from appliance.contract.envelope_file import SUFFIX, from_bytes
 from appliance.contract.ledger import window_of
 from appliance.contract.reading import Quality, Reading, Stream
 from appliance.ledger.accounts import Account, Window, WindowState
+from appliance.rehearsal.rehearsal import Rehearsal
+from appliance.rehearsal.seams import Phase, Room
 from appliance.supervisor import now_us, supervise
 
 PUMP = "acme/northfield/utilities/boiler-house/feed/pmp-204"

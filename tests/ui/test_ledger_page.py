@@ -14,15 +14,15 @@ import pytest
 
 from appliance.bridge.link import LinkState
 from appliance.bridge.pacing import Clock
-from appliance.bridge.rehearsal import Rehearsal
-from appliance.bridge.rehearsal_seams import Room
-from appliance.bridge.report_file import verified
 from appliance.bridge.status import BridgeStatus, LaneStatus, StreamStatus
 from appliance.buffer.schema import StoreError
 from appliance.contract.ledger import WINDOW_US
 from appliance.contract.reading import Stream
 from appliance.contract.sent import Sent
 from appliance.ledger.accounts import Account, Window, WindowState
+from appliance.rehearsal.rehearsal import Rehearsal
+from appliance.rehearsal.report_file import verified
+from appliance.rehearsal.seams import Room
 from appliance.supervisor import supervise
 from appliance.ui import ledger_api, words
 from appliance.ui.app import create_app

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 from appliance.bridge.link import LinkState
 from appliance.bridge.pacing import UNIT_BYTES_PER_S
-from appliance.bridge.rates import Rates, drain_s, full_s
-from appliance.bridge.rehearsal_seams import BridgeLink, Room
 from appliance.bridge.status import BridgeStatus
+from appliance.rehearsal.rates import Rates, drain_s, full_s
+from appliance.rehearsal.seams import BridgeLink, Room
 
 
 class Outlook:

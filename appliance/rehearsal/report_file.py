@@ -21,8 +21,8 @@ from zoneinfo import ZoneInfo
 import jinja2
 
 import web
-from appliance.bridge.rehearsal_report import SCHEMA
-from appliance.bridge.signing import Signer, fingerprint, is_signed
+from appliance.rehearsal.report import SCHEMA
+from appliance.rehearsal.signing import Signer, fingerprint, is_signed
 
 log = logging.getLogger(__name__)
 

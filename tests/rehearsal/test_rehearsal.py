@@ -10,17 +10,17 @@ import pytest
 
 from appliance.bridge.link import LinkState
 from appliance.bridge.pacing import Clock
-from appliance.bridge.rates import Rates, drain_s, full_s
-from appliance.bridge.rehearsal import CONFIRM_S_MAX, RECEIPT_S_MAX, STALL_S, Rehearsal
-from appliance.bridge.rehearsal_report import Course, Verdict, concerned, covers, facts_of, judged
-from appliance.bridge.rehearsal_seams import Phase, Refused, Room
-from appliance.bridge.report_file import ReportError, Shelf, signed, verified
-from appliance.bridge.signing import Signer, SigningError, public_key_of
 from appliance.bridge.status import BridgeStatus, LaneStatus, StreamStatus
 from appliance.contract.ledger import WINDOW_US
 from appliance.contract.reading import Stream
 from appliance.contract.sent import Sent
 from appliance.ledger.accounts import Account, Window, WindowState
+from appliance.rehearsal.rates import Rates, drain_s, full_s
+from appliance.rehearsal.rehearsal import CONFIRM_S_MAX, RECEIPT_S_MAX, STALL_S, Rehearsal
+from appliance.rehearsal.report import Course, Verdict, concerned, covers, facts_of, judged
+from appliance.rehearsal.report_file import ReportError, Shelf, signed, verified
+from appliance.rehearsal.seams import Phase, Refused, Room
+from appliance.rehearsal.signing import Signer, SigningError, public_key_of
 
 NOON_US = 1_790_000_100_000_000 // WINDOW_US * WINDOW_US
 

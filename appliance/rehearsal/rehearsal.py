@@ -12,16 +12,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-from appliance.bridge.outlook import Outlook, why_not
 from appliance.bridge.pacing import Clock
-from appliance.bridge.rehearsal_report import Course, Verdict, concerned, facts_of, is_settled, judged
-from appliance.bridge.rehearsal_seams import BridgeLink, Ledger, Log, Phase, Refused, RehearsalStatus, Room
-from appliance.bridge.report_file import Shelf
 from appliance.bridge.status import BridgeStatus
 from appliance.buffer.schema import StoreError
 from appliance.contract.ledger import WINDOW_US
 from appliance.contract.reading import Stream
 from appliance.ledger.accounts import Window
+from appliance.rehearsal.outlook import Outlook, why_not
+from appliance.rehearsal.report import Course, Verdict, concerned, facts_of, is_settled, judged
+from appliance.rehearsal.report_file import Shelf
+from appliance.rehearsal.seams import BridgeLink, Ledger, Log, Phase, Refused, RehearsalStatus, Room
 
 log = logging.getLogger(__name__)
 
