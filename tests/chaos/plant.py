@@ -28,8 +28,8 @@ as_configured, bounded = assembly.pace_of, assembly.bounds_of
 class Impatient(EventHubsUplink):
     """Gives up on a send after `send_s` seconds."""
 
-    def __init__(self, address: str, connect: Any, deadlines: Any = None, lifetime: Any = None) -> None:
-        super().__init__(address, connect, deadlines or Deadlines(WISHES["send_s"], 1.0), lifetime)
+    def __init__(self, connect: Any, deadlines: Any = None, lifetime: Any = None) -> None:
+        super().__init__(connect, deadlines or Deadlines(WISHES["send_s"], 1.0), lifetime)
 
 
 class Signer:

@@ -84,7 +84,12 @@ class World:
         for name in names or ("hub", "plant", "cloud"):
             self.programs[name] = self._program(name)
         if "plant" in (names or ("plant",)):
-            until(lambda: listens(self.mqtt), f"the broker; {self.programs['plant'].tail()}", 60)
+            until(self._plant_listens, "the broker", 60)
+
+    def _plant_listens(self) -> bool:
+        plant = self.programs["plant"]
+        assert plant.process.poll() is None, plant.tail()
+        return listens(self.mqtt)
 
     def kill(self, name: str) -> None:
         self.programs.pop(name).kill()
