@@ -141,16 +141,21 @@ def seal(envelope: Envelope) -> Sealed:
 
 def open_sealed(sealed: Sealed) -> Envelope:
     """Unpack; raises `EnvelopeError` for anything but exactly what was sealed."""
+    return Envelope(sealed.plant, sealed.epoch, sealed.stream, sealed.first, tuple(entries_of(sealed)))
+
+
+def entries_of(sealed: Sealed, topic: str = "") -> list[Reading]:
+    """The entries in their order, or those of one topic for a third of the work; raises what `open_sealed` raises."""
     if google_crc32c.value(sealed.body) != sealed.crc32c:
         raise EnvelopeError("bad-checksum", f"CRC-32C of {len(sealed.body)} bytes is not {sealed.crc32c}")
     try:
-        head, entries = _opened(sealed)
+        head, entries = _opened(sealed, topic)
     except _BAD_BODY as error:
         raise EnvelopeError("bad-body", repr(error)) from error
     says = tuple(map(head.get, ("plant", "epoch", "stream", "first", "count")))
     if says != (sealed.plant, sealed.epoch, sealed.stream, sealed.first, sealed.count):
         raise EnvelopeError("bad-properties", f"the body says {says}, the properties say otherwise")
-    return Envelope(sealed.plant, sealed.epoch, sealed.stream, sealed.first, tuple(entries))
+    return entries
 
 
 def _compressed(parts: Sequence[bytes]) -> bytes:
@@ -160,15 +165,15 @@ def _compressed(parts: Sequence[bytes]) -> bytes:
     return b"".join((*coded, compressor.flush()))
 
 
-def _opened(sealed: Sealed) -> tuple[dict[str, Any], list[Reading]]:
+def _opened(sealed: Sealed, topic: str) -> tuple[dict[str, Any], list[Reading]]:
     frame = sealed.body.removeprefix(_PACKED_MARK)
     if zstandard.frame_content_size(frame) > OPENED_BYTES_MAX:
         raise ValueError(f"the body would open to more than {OPENED_BYTES_MAX} bytes")
     data = zstandard.ZstdDecompressor().decompress(frame, max_output_size=OPENED_BYTES_MAX)
     if sealed.codec is Codec.PACKED:
-        return unpack(data)
+        return unpack(data, topic)
     columns = json.loads(data)
-    return columns, from_columns(columns)
+    return columns, [entry for entry in from_columns(columns) if topic in ("", entry.topic)]
 
 
 def envelopes(plant: str, epoch: int, stream: Stream, first: int, entries: Sequence[Reading]) -> list[Sealed]:

@@ -62,8 +62,8 @@ def pack(head: Mapping[str, Any], entries: Sequence[Reading]) -> list[bytes]:
     return [len(text).to_bytes(_HEAD_BYTES, "little") + text, *writer.planes]
 
 
-def unpack(data: bytes) -> tuple[dict[str, Any], list[Reading]]:
-    """The header and the entries.
+def unpack(data: bytes, topic: str = "") -> tuple[dict[str, Any], list[Reading]]:
+    """The header, and the entries or those of one topic.
 
     Raises ValueError, TypeError, KeyError, IndexError or OverflowError for anything but what was packed.
     """
@@ -72,16 +72,19 @@ def unpack(data: bytes) -> tuple[dict[str, Any], list[Reading]]:
     reader, entries = Reader(data, begin), header["count"]
     texts = _read_topics(reader, header, entries)
     numbers = reader.column(header["topic"], entries)
-    topics = _looked_up(texts, numbers)
+    if topic and topic not in texts:
+        return header, []
+    chosen: Any = np.flatnonzero(numbers == texts.index(topic)) if topic else slice(None)
+    topics = _looked_up(texts, numbers[chosen])
     groups = Groups.of(numbers)
     origin_texts, origin_of = header["origin"]
-    origins = _looked_up(origin_texts, reader.column(origin_of, entries, groups))
+    origins = _looked_up(origin_texts, reader.column(origin_of, entries, groups)[chosen])
     qualities, source_us, lags, arrivals = (
-        reader.column(header[name], entries, groups) for name in ("quality", "source", "server", "arrival")
+        reader.column(header[name], entries, groups)[chosen] for name in ("quality", "source", "server", "arrival")
     )
     sources = source_us.tolist()
     servers = (source_us + lags).tolist() if lags.any() else sources
-    values = _read_values(reader, header, numbers, groups)
+    values = list(_read_values(reader, header, numbers, groups)[chosen])
     reader.end()
     columns = (topics, values, qualities.tolist(), sources, servers, arrivals.tolist(), origins)
     return header, list(map(_make, zip(*columns, strict=True)))
@@ -120,7 +123,8 @@ def _write_values(writer: Writer, values: Sequence[Value], numbers: Ints, groups
     return header
 
 
-def _read_values(reader: Reader, header: dict[str, Any], numbers: Ints, groups: Groups) -> list[Any]:
+def _read_values(reader: Reader, header: dict[str, Any], numbers: Ints, groups: Groups) -> Any:
+    """The values of all entries, as an array of objects."""
     kinds = reader.column(header["kind"], len(numbers), groups)
     values = np.full(len(numbers), None, object)
     present = np.unique(kinds).tolist()
@@ -129,7 +133,7 @@ def _read_values(reader: Reader, header: dict[str, Any], numbers: Ints, groups: 
         if len(present) > 1:
             groups = Groups.of(numbers[mask])
         values[mask] = _read_kind(reader, header, kind, groups)
-    return list(values)
+    return values
 
 
 def _read_kind(reader: Reader, header: dict[str, Any], kind: int, groups: Groups) -> list[Any]:

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
 import web
+from appliance.contract.prediction import PREDICTION_TAG
 from appliance.ui import words
 from appliance.ui.detail import detail, event_row
 from appliance.ui.detail import state as detail_state
@@ -32,9 +33,12 @@ from appliance.ui.overview import values as overview_values
 from appliance.ui.pages import Pages, Status
 from appliance.ui.rehearsal_api import Drill, add_rehearsal
 from appliance.ui.search import Found, find_at
-from appliance.ui.trend import Past, long_curve
+from appliance.ui.single import single_values
+from appliance.ui.trend import Past, fine_curve, long_curve
 from appliance.ui.view import PlantView
 
+FINE_S = 3_600
+"""Ranges up to this length are drawn of single values."""
 RANGES_S = {"1h": 3_600, "8h": 28_800, "24h": 86_400, "7d": 604_800, "30d": 2_592_000}
 CURVE_VALUES_MIN = 12
 STREAMS_MAX = 100
@@ -178,7 +182,11 @@ def _add_trends(app: FastAPI, view: PlantView, past: Past | None) -> None:
         # The machine's own newest time, not the plant's: replayed data may be ten years old.
         end_us = machine.newest_us or view.clock_us()
         start_us = end_us - RANGES_S[span] * 1_000_000
-        drawn = await long_curve(history, past, topic, start_us, end_us, w)
+        if RANGES_S[span] <= FINE_S and tag != PREDICTION_TAG:
+            singles = partial(single_values, view.buffer)
+            drawn = await fine_curve(history, past, singles, topic, start_us, end_us, w)
+        else:
+            drawn = await long_curve(history, past, topic, start_us, end_us, w)
         return JSONResponse(
             {
                 "topic": topic,

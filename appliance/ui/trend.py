@@ -2,10 +2,10 @@
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from appliance.contract.rollup import Rollup
 
@@ -25,6 +25,10 @@ class Past(Protocol):
     """What lies beyond the memory of the page: some rollups for each column of a curve, in order, and their span."""
 
     async def rollups(self, topic: str, start_us: int, end_us: int, columns: int) -> tuple[list[Rollup], int]: ...
+
+
+Singles: TypeAlias = Callable[[str, int], Awaitable[list[tuple[int, float]]]]
+"""Single values of a topic from a source time on, in order; fewer when that is too far back."""
 
 
 @dataclass(slots=True)
@@ -163,14 +167,34 @@ def curve(history: History, start_us: int, end_us: int, points: int) -> Curve:
 
 async def long_curve(history: History, past: Past | None, topic: str, start_us: int, end_us: int, points: int) -> Curve:
     """The same, from the past on disk where memory does not reach back to `start_us`, and from memory after that."""
+    return drawn(*await _reaching(history, past, topic, start_us, end_us, points), start_us, end_us, points)
+
+
+async def _reaching(
+    history: History, past: Past | None, topic: str, start_us: int, end_us: int, points: int
+) -> tuple[list[Rollup], int]:
     oldest_us = history.oldest_us()
     if past is not None and (oldest_us is None or oldest_us > start_us):
         columns = max(POINTS_MIN, min(points, POINTS_MAX)) // 2
         rollups, span_us = await past.rollups(topic, start_us, end_us, columns)
         if rollups and (oldest_us is None or rollups[0].first_us < oldest_us):
             newer = [each for each in history.between(start_us, end_us)[0] if each.first_us > rollups[-1].last_us]
-            return drawn(rollups + newer, span_us, start_us, end_us, points)
-    return curve(history, start_us, end_us, points)
+            return rollups + newer, span_us
+    return history.between(start_us, end_us)
+
+
+async def fine_curve(
+    history: History, past: Past | None, singles: Singles, topic: str, start_us: int, end_us: int, points: int
+) -> Curve:
+    """The same of single values as far back as the log gives them, where memory has only minutes."""
+    if not history.between(start_us, end_us)[1]:
+        return curve(history, start_us, end_us, points)
+    single = [Rollup.of(value, at_us, True) for at_us, value in await singles(topic, start_us) if at_us <= end_us]
+    if not single:
+        return await long_curve(history, past, topic, start_us, end_us, points)
+    rollups, span_us = await _reaching(history, past, topic, start_us, end_us, points)
+    older = [each for each in rollups if each.last_us < single[0].first_us]
+    return drawn(older + single, span_us if older else 0, start_us, end_us, points)
 
 
 def drawn(rollups: list[Rollup], span_us: int, start_us: int, end_us: int, points: int) -> Curve:

@@ -21,6 +21,7 @@ from appliance.contract.envelope import (
     EnvelopeError,
     Lane,
     Sealed,
+    entries_of,
     envelopes,
     open_sealed,
     seal,
@@ -80,6 +81,8 @@ def test_what_is_sealed_opens_as_the_same_entries(entries: list[Reading], times:
         first + len(entries) - 1,
         f"northfield:7:events:{first}",
     )
+    for topic in (TOPIC, "acme/absent"):
+        assert exact(tuple(entries_of(sealed, topic))) == exact(tuple(each for each in entries if each.topic == topic))
 
 
 @both_codecs
