@@ -13,6 +13,7 @@ from appliance.connectors.backoff import Backoff
 from appliance.connectors.losses import Losses
 from appliance.connectors.opcua_link import Joined, Link, Subscription
 from appliance.connectors.opcua_status import OpcUaStatus, Pace
+from appliance.connectors.opcua_story import Story
 from appliance.connectors.opcua_tags import Source, wanted_tags
 from appliance.connectors.opcua_values import Unreadable, sample_of
 from appliance.connectors.reconciler import Reconciler
@@ -30,8 +31,6 @@ Tell = Callable[[Sequence[Gap]], Awaitable[object]]
 SEQUENCE_MAX = 2**32 - 1
 MISSING_MAX = 1_000
 """So many missing notifications are asked for again after a gap."""
-UNREADABLE_NAMED_MAX = 20
-"""So many tags whose values cannot be kept are named in the log; all are counted."""
 _LEAVE_S = 1.0
 _SUBSCRIPTION_GONE = (ua.uaerrors.BadNoSubscription, ua.uaerrors.BadSubscriptionIdInvalid)
 _ASK_AGAIN = (ua.uaerrors.BadTimeout, ua.uaerrors.BadTooManyPublishRequests)
@@ -83,16 +82,14 @@ class OpcUaConnector:
         self._is_heard = self._is_worn_out = False
         """Whether the subscription gave a sign of life on this link, and whether it is of no more use."""
         self._left_out = 0
-        self._lost_at: float | None = None
-        self._is_told_up = False
-        self._unreadable_topics: set[str] = set()
-        self._status = OpcUaStatus(config.name, config.endpoint)
+        self._story = Story(config.name, config.endpoint)
 
     def status(self) -> OpcUaStatus:
         bad = self._reconciler.bad
         example = f"{bad[0].tag.node.to_string()}: {bad[0].error}" if bad else ""
-        tags = self._reconciler.monitored if self._status.connected else 0
-        return replace(self._status, tags=tags, bad_tags=len(bad) + self._left_out, bad_tag=example)
+        status = self._story.status
+        tags = self._reconciler.monitored if status.connected else 0
+        return replace(status, tags=tags, bad_tags=len(bad) + self._left_out, bad_tag=example)
 
     async def run(self) -> None:
         """Keep the link for ever; ends by cancellation, or with the error of `append`."""
@@ -103,16 +100,16 @@ class OpcUaConnector:
                 began = monotonic()
                 reason = await self._connected()
                 pause_s = backoff.next(monotonic() - began)
-                self._tell_lost(reason, pause_s)
+                self._story.lost(reason, pause_s)
                 await asyncio.sleep(pause_s)
         finally:
-            self._set(connected=False)
+            self._story.set(connected=False)
             await self._leave()
 
     async def _connected(self) -> str:
         """One life of the link; answers why it ended."""
         reason = ""
-        self._set(attempts=self._status.attempts + 1)
+        self._story.set(attempts=self._story.status.attempts + 1)
         try:
             joined = await self._link.open()
             async with asyncio.TaskGroup() as tasks:
@@ -135,8 +132,8 @@ class OpcUaConnector:
         if joined is Joined.SAME_SESSION and old is not None:
             await self._link.unsubscribe(old.id)
         self._subscription = await self._link.subscribe(self._config.publishing_interval_ms, self._pace.keep_alive_s)
-        if self._status.last_data_us:
-            self._losses.unwatched(self._status.last_data_us, self._now_us())
+        if self._story.status.last_data_us:
+            self._losses.unwatched(self._story.status.last_data_us, self._now_us())
 
     def _forget(self) -> None:
         self._subscription, self._next_seq, self._is_worn_out = None, 1, False
@@ -153,7 +150,7 @@ class OpcUaConnector:
             if missing := self._reconciler.missing:
                 self._repeats.expect([item.tag.topic for item in missing])
                 await self._reconciler.reconcile(self._link, self._subscription.id)
-            self._tell_up()
+            self._story.up(self._now_us(), self._reconciler.monitored, len(self._reconciler.bad))
             await asyncio.sleep(self._pace.refused_tag_s)
 
     async def _follow(self) -> None:
@@ -189,7 +186,7 @@ class OpcUaConnector:
         self._is_heard = True
         del self._to_acknowledge[: len(acknowledging)]
         if acknowledging:
-            self._set(acknowledged=acknowledging[-1])
+            self._story.set(acknowledged=acknowledging[-1])
         return result
 
     async def _fill_gap(self, seq: int) -> None:
@@ -207,8 +204,8 @@ class OpcUaConnector:
         self._next_seq = seq
         if missed:
             now_us = self._now_us()
-            self._losses.missed(missed, self._status.last_data_us or now_us, now_us)
-            self._set(missed=self._status.missed + missed)
+            self._losses.missed(missed, self._story.status.last_data_us or now_us, now_us)
+            self._story.set(missed=self._story.status.missed + missed)
             log.warning(
                 "opcua %s: %d notifications from %d on are lost, the server no longer has them",
                 self._config.name,
@@ -235,12 +232,12 @@ class OpcUaConnector:
         self._next_seq = message.SequenceNumber + 1 if message.SequenceNumber < SEQUENCE_MAX else 1
         self._to_acknowledge.append(int(message.SequenceNumber))
         if overflowed:
-            self._losses.overflowed(overflowed, self._status.last_data_us or arrival_us, arrival_us)
+            self._losses.overflowed(overflowed, self._story.status.last_data_us or arrival_us, arrival_us)
             log.warning("opcua %s: the server's queue overflowed for %d tags", self._config.name, len(overflowed))
-        self._set(
-            overflows=self._status.overflows + len(overflowed),
-            readings=self._status.readings + len(sifted.readings),
-            repeated=self._status.repeated + sifted.repeated,
+        self._story.set(
+            overflows=self._story.status.overflows + len(overflowed),
+            readings=self._story.status.readings + len(sifted.readings),
+            repeated=self._story.status.repeated + sifted.repeated,
             last_data_us=arrival_us,
         )
 
@@ -261,7 +258,7 @@ class OpcUaConnector:
                 try:
                     sample = sample_of(notified.Value, item.tag.topic, arrival_us, self._origin)
                 except Unreadable as error:
-                    self._tell_unreadable(item.tag.topic, error)
+                    self._story.unreadable(item.tag.topic, error)
                     continue
                 readings.append(sample.reading)
                 if sample.is_after_overflow:
@@ -274,36 +271,6 @@ class OpcUaConnector:
                 await self._link.close()
         except _LINK_ERRORS as error:
             log.info("opcua %s: left without a good-bye (%s)", self._config.name, error)
-
-    def _tell_lost(self, reason: str, pause_s: float) -> None:
-        is_news = self._lost_at is None or reason != self._status.last_error
-        self._lost_at = self._lost_at or monotonic()
-        self._is_told_up = False
-        self._set(connected=False, last_error=reason)
-        if is_news:
-            log.warning("opcua %s: no link (%s), next try in %.1f s", self._config.name, reason, pause_s)
-
-    def _tell_up(self) -> None:
-        if self._is_told_up:
-            return
-        self._is_told_up = True
-        self._set(connected=True, since_us=self._now_us())
-        tags, bad = self._reconciler.monitored, len(self._reconciler.bad)
-        if self._lost_at is None:
-            log.info("opcua %s: link up, %d tags, %d refused", self._config.name, tags, bad)
-        else:
-            away_s = monotonic() - self._lost_at
-            log.info("opcua %s: link back after %d s, %d tags, %d refused", self._config.name, away_s, tags, bad)
-        self._lost_at = None
-
-    def _tell_unreadable(self, topic: str, error: Unreadable) -> None:
-        self._set(unreadable=self._status.unreadable + 1)
-        if topic not in self._unreadable_topics and len(self._unreadable_topics) < UNREADABLE_NAMED_MAX:
-            self._unreadable_topics.add(topic)
-            log.warning("opcua %s: %s holds %s, which is not kept", self._config.name, topic, error)
-
-    def _set(self, **changes: object) -> None:
-        self._status = replace(self._status, **changes)  # type: ignore[arg-type]
 
 
 def _reason(group: BaseExceptionGroup) -> str:
