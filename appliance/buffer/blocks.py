@@ -3,8 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
-from operator import itemgetter, le
+from operator import itemgetter
 from typing import NamedTuple, Self
 
 from appliance.contract.envelope import Sealed, envelopes
@@ -66,8 +65,8 @@ def new_blocks(plant: str, epoch: int, stream: Stream, first: int, entries: Sequ
 
 def _latest_us(entries: Sequence[Reading]) -> dict[str, int]:
     sources = list(map(itemgetter(_SOURCE), entries))
-    said = map(itemgetter(_TOPIC, _SOURCE), entries)
-    if all(map(le, sources, islice(sources, 1, None))):
+    said = zip(map(itemgetter(_TOPIC), entries), sources, strict=True)
+    if sources == sorted(sources):  # As it comes from machines, and then the last one of each topic is the newest.
         return dict(said)
     latest_us: dict[str, int] = {}
     for topic, source_us in said:
